@@ -1,0 +1,167 @@
+"""What a caller asks for, as frozen values: the doors build them, `decide` carries them out.
+
+`check` refuses what can be told wrong without the database; `ticket_ids` and `activity_ids` are
+the rows the decision looks at, `creates` is the activity it would add. ABSENT stands for an argument not given, None for null.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID, uuid5
+
+from app.activity.limits import InputLimits, check_json_object, check_message
+from app.activity.state import ABSENT, AbsentType, ActivityType
+from app.activity.values import JSONObject, parse_uuid
+from app.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTicket:
+    """`message` and `metadata` go into the ticket's `ticket_created` entry."""
+
+    ticket_id: UUID
+    message: str | None
+    metadata: JSONObject
+
+    @property
+    def entry(self) -> "CreateActivity":
+        """The entry that opens the timeline. Its id follows from the ticket's, for retries."""
+        return CreateActivity(
+            ticket_id=self.ticket_id,
+            activity_id=uuid5(self.ticket_id, ActivityType.TICKET_CREATED),
+            activity_type=ActivityType.TICKET_CREATED,
+            message=self.message,
+            metadata=self.metadata,
+            is_private=False,
+            document_id=None,
+        )
+
+    @property
+    def creates(self) -> UUID | None:
+        return self.entry.creates
+
+    @property
+    def ticket_ids(self) -> set[UUID]:
+        return {self.ticket_id}
+
+    @property
+    def activity_ids(self) -> set[UUID]:
+        """The ticket's own id too: one id never names two things (`node` relies on it)."""
+        return {self.ticket_id, self.entry.activity_id}
+
+    def check(self, limits: InputLimits) -> None:
+        check_message(self.message, limits)
+        check_json_object(self.metadata, limits, "metadata")
+
+
+@dataclass(frozen=True, slots=True)
+class CreateActivity:
+    """An entry of the caller's own. MERGED_INTO takes the other ticket from `metadata.ticketId`."""
+
+    ticket_id: UUID
+    activity_id: UUID
+    activity_type: ActivityType
+    message: str | None
+    metadata: JSONObject
+    is_private: bool
+    document_id: UUID | None
+
+    @property
+    def merge_target(self) -> UUID | None:
+        """The ticket that a merged_into entry names, if it names one."""
+        if self.activity_type is not ActivityType.MERGED_INTO:
+            return None
+        try:
+            return parse_uuid(self.metadata.get("ticketId"))
+        except InvalidInput:
+            return None
+
+    @property
+    def creates(self) -> UUID | None:
+        return self.activity_id
+
+    @property
+    def ticket_ids(self) -> set[UUID]:
+        target = self.merge_target
+        return {self.ticket_id, self.activity_id} | ({target} if target else set())
+
+    @property
+    def activity_ids(self) -> set[UUID]:
+        return {self.activity_id}
+
+    def check(self, limits: InputLimits) -> None:
+        check_message(self.message, limits)
+        check_json_object(self.metadata, limits, "metadata")
+        _check_flag(self.is_private)
+        self._check_document()
+        self._check_type()
+
+    def _check_document(self) -> None:
+        has_document = self.activity_type is ActivityType.DOCUMENT_UPLOAD
+        if has_document is not (self.document_id is not None):
+            raise InvalidInput(
+                "documentId belongs to entries of the type document_upload, and only to those.",
+                path=("documentId",),
+            )
+
+    def _check_type(self) -> None:
+        if self.activity_type is ActivityType.TICKET_CREATED:
+            raise InvalidInput(
+                "A ticket_created entry is written by createTicket alone.", path=("activityType",)
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateActivity:
+    """`metadata` replaces the whole object, `metadata_patch` is merged into it (RFC 7396).
+
+    `expected_versions` are the versions the caller would overwrite; None stands for any.
+    `is_private`, `metadata` and `metadata_patch` hold None where the caller sent null, which
+    `check` refuses.
+    """
+
+    ticket_id: UUID
+    activity_id: UUID
+    message: str | None | AbsentType = ABSENT
+    metadata: JSONObject | None | AbsentType = ABSENT
+    metadata_patch: JSONObject | None | AbsentType = ABSENT
+    is_private: bool | None | AbsentType = ABSENT
+    expected_versions: frozenset[int] | None = None
+
+    @property
+    def creates(self) -> UUID | None:
+        return None
+
+    @property
+    def ticket_ids(self) -> set[UUID]:
+        return {self.ticket_id}
+
+    @property
+    def activity_ids(self) -> set[UUID]:
+        return {self.activity_id}
+
+    def check(self, limits: InputLimits) -> None:
+        if self.message is not ABSENT:
+            check_message(self.message, limits)
+        if self.is_private is not ABSENT:
+            _check_flag(self.is_private)
+        self._check_metadata(limits)
+
+    def _check_metadata(self, limits: InputLimits) -> None:
+        if self.metadata is not ABSENT and self.metadata_patch is not ABSENT:
+            raise InvalidInput(
+                "metadata and metadataPatch exclude each other: replace or merge, not both.",
+                path=("metadataPatch",),
+            )
+        if self.metadata is not ABSENT:
+            check_json_object(self.metadata, limits, "metadata")
+        if self.metadata_patch is not ABSENT:
+            check_json_object(self.metadata_patch, limits, "metadataPatch")
+
+
+Command = CreateTicket | CreateActivity | UpdateActivity
+
+
+def _check_flag(value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidInput(
+            "isPrivate must be true or false; leave it out to keep it.", path=("isPrivate",)
+        )

@@ -1,0 +1,193 @@
+"""The decision: what a command changes, given the state, or the coded error it deserves.
+
+Pure: it reads nothing but its arguments and mutates nothing, so a command that fails leaves no
+trace on those decided before and after it in the same unit of work.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+from uuid import UUID
+
+from app.activity import policy
+from app.activity.commands import Command, CreateActivity, CreateTicket, UpdateActivity
+from app.activity.limits import InputLimits, check_json_object
+from app.activity.merge_patch import merge_patch
+from app.activity.state import (
+    ABSENT,
+    Activity,
+    ActivityType,
+    Change,
+    ChangeType,
+    Original,
+    State,
+    Ticket,
+)
+from app.activity.values import JSONObject, is_same_json
+from app.auth import Viewer
+from app.errors import IdTaken, InvalidInput, NotFound, VersionConflict
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The ticket and the activity after a command. `change` is None where nothing changed."""
+
+    ticket: Ticket
+    activity: Activity
+    change: Change | None
+
+
+def decide(
+    state: State, command: Command, viewer: Viewer, now: datetime, limits: InputLimits
+) -> Outcome:
+    """Tell what the command leads to; raise a UserError where it may not or cannot."""
+    match command:
+        case UpdateActivity():
+            return _update_activity(state, command, viewer, now, limits)
+        case CreateActivity():
+            return _create_activity(state, command, viewer, now)
+        case CreateTicket():
+            return _create_ticket(state, command, viewer, now)
+        case _:
+            assert_never(command)
+
+
+def _update_activity(
+    state: State, command: UpdateActivity, viewer: Viewer, now: datetime, limits: InputLimits
+) -> Outcome:
+    activity = policy.require_visible(
+        viewer, command.ticket_id, command.activity_id, state.activities.get(command.activity_id)
+    )
+    policy.require_update(viewer, activity)
+    _require_version(command, activity)
+    updated = replace(
+        activity,
+        message=activity.message if command.message is ABSENT else command.message,
+        metadata=_updated_metadata(activity.metadata, command, limits),
+        is_private=activity.is_private
+        if command.is_private is ABSENT
+        else bool(command.is_private),
+    )
+    if _holds_same(activity, updated):
+        return Outcome(state.tickets[activity.ticket_id], activity, None)
+    return _changed(state, activity, updated, viewer, now)
+
+
+def _require_version(command: UpdateActivity, activity: Activity) -> None:
+    expected = command.expected_versions
+    if expected is not None and activity.version not in expected:
+        raise VersionConflict(
+            f"The activity is at version {activity.version}, not at the expected one.",
+            path=("expectedVersion",),
+            current=activity,
+        )
+
+
+def _updated_metadata(
+    metadata: JSONObject, command: UpdateActivity, limits: InputLimits
+) -> JSONObject:
+    if isinstance(command.metadata, dict):
+        return command.metadata
+    if isinstance(command.metadata_patch, dict):
+        merged: JSONObject = merge_patch(metadata, command.metadata_patch)
+        check_json_object(merged, limits, "metadataPatch")
+        return merged
+    return metadata
+
+
+def _holds_same(one: Activity | Original, other: Activity | Original) -> bool:
+    return (
+        one.message == other.message
+        and one.is_private == other.is_private
+        and is_same_json(one.metadata, other.metadata)
+    )
+
+
+def _changed(
+    state: State, before: Activity, after: Activity, viewer: Viewer, now: datetime
+) -> Outcome:
+    ticket = _advanced(state.tickets[before.ticket_id])
+    after = replace(
+        after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
+    )
+    return _outcome(Change(ChangeType.UPDATED, ticket, after, was_private=before.is_private))
+
+
+def _create_activity(
+    state: State, command: CreateActivity, viewer: Viewer, now: datetime
+) -> Outcome:
+    policy.require_create(viewer, command.activity_type)
+    ticket = state.tickets.get(command.ticket_id)
+    if ticket is None:
+        raise NotFound(f"There is no ticket {command.ticket_id}.", path=("ticketId",))
+    created = _new_activity(command, viewer, now)
+    if command.activity_id in state.activities or command.activity_id in state.tickets:
+        return _retried(state, created)
+    if command.activity_type is ActivityType.MERGED_INTO:
+        ticket = replace(ticket, merged_into_id=_merge_target(state, command))
+    return _added(ticket, created)
+
+
+def _create_ticket(state: State, command: CreateTicket, viewer: Viewer, now: datetime) -> Outcome:
+    policy.require_create_ticket(viewer)
+    created = _new_activity(command.entry, viewer, now)
+    if command.ticket_id in state.tickets or command.ticket_id in state.activities:
+        return _retried(state, created)
+    return _added(Ticket(command.ticket_id, now, last_seq=0, merged_into_id=None), created)
+
+
+def _new_activity(command: CreateActivity, viewer: Viewer, now: datetime) -> Activity:
+    return Activity(
+        ticket_id=command.ticket_id,
+        id=command.activity_id,
+        activity_type=command.activity_type,
+        is_private=command.is_private,
+        created_at=now,
+        actor_id=viewer.actor_id,
+        message=command.message,
+        metadata=command.metadata,
+        document_id=command.document_id,
+        version=1,
+        updated_at=now,
+        updated_by_id=viewer.actor_id,
+    )
+
+
+def _retried(state: State, created: Activity) -> Outcome:
+    """Answer a creation under an id in use: the same one again is a safe retry."""
+    existing = state.activities.get(created.id)
+    original = state.originals.get(created.id)
+    if existing and original and _is_same_creation(existing, original, created):
+        return Outcome(state.tickets[existing.ticket_id], existing, None)
+    raise IdTaken("The id is in use with other content.", path=("id",))
+
+
+def _is_same_creation(existing: Activity, original: Original, created: Activity) -> bool:
+    return _fixed_part(existing) == _fixed_part(created) and _holds_same(original, created)
+
+
+def _fixed_part(activity: Activity) -> tuple[object, ...]:
+    """What no update changes."""
+    return activity.ticket_id, activity.activity_type, activity.actor_id, activity.document_id
+
+
+def _merge_target(state: State, command: CreateActivity) -> UUID:
+    target = command.merge_target
+    if target is None or target not in state.tickets or target == command.ticket_id:
+        raise InvalidInput(
+            "The metadata of a merged_into entry must name another ticket as ticketId.",
+            path=("metadata",),
+        )
+    return target
+
+
+def _added(ticket: Ticket, activity: Activity) -> Outcome:
+    return _outcome(Change(ChangeType.ADDED, _advanced(ticket), activity, was_private=None))
+
+
+def _advanced(ticket: Ticket) -> Ticket:
+    return replace(ticket, last_seq=ticket.last_seq + 1)
+
+
+def _outcome(change: Change) -> Outcome:
+    return Outcome(change.ticket, change.activity, change)

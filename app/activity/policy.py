@@ -1,0 +1,84 @@
+"""Who may see and change what, and why not. Every door, list, count and feed asks here."""
+
+from enum import StrEnum
+from uuid import UUID
+
+from app.activity.state import AUTHORED_TYPES, Activity, ActivityType
+from app.auth import Scope, Viewer
+from app.errors import Forbidden, NotFound
+
+_CREATABLE_TYPES = AUTHORED_TYPES | {ActivityType.VIEW}
+
+
+class CannotUpdateReason(StrEnum):
+    MISSING_SCOPE = "MISSING_SCOPE"
+    NOT_AUTHOR = "NOT_AUTHOR"
+    SYSTEM_ENTRY = "SYSTEM_ENTRY"
+
+
+_EXPLANATIONS = {
+    CannotUpdateReason.MISSING_SCOPE: f"the token lacks the scope {Scope.WRITE}",
+    CannotUpdateReason.NOT_AUTHOR: f"entries of other actors need the scope {Scope.MODERATE}",
+    CannotUpdateReason.SYSTEM_ENTRY: f"system entries need the scope {Scope.MODERATE}",
+}
+
+
+def require_read(viewer: Viewer) -> None:
+    """Raise Forbidden unless the viewer may look at timelines at all; every use case does."""
+    if Scope.READ not in viewer.scopes:
+        raise Forbidden(f"MISSING_SCOPE: the token lacks the scope {Scope.READ}.")
+
+
+def sees_private_of(viewer: Viewer, actor_id: UUID | None) -> bool:
+    """Whether the viewer sees private entries of that actor. To others they do not exist."""
+    return Scope.PRIVATE in viewer.scopes or viewer.actor_id == actor_id
+
+
+def can_see(viewer: Viewer, activity: Activity) -> bool:
+    return not activity.is_private or sees_private_of(viewer, activity.actor_id)
+
+
+def require_visible(
+    viewer: Viewer, ticket_id: UUID, activity_id: UUID, activity: Activity | None
+) -> Activity:
+    """Return the activity if it is on that ticket and the viewer sees it; raise NotFound if not."""
+    if activity and activity.ticket_id == ticket_id and can_see(viewer, activity):
+        return activity
+    raise NotFound(
+        f"There is no activity {activity_id} on the ticket {ticket_id}.", path=("activityId",)
+    )
+
+
+def cannot_update_reasons(viewer: Viewer, activity: Activity) -> list[CannotUpdateReason]:
+    """Tell everything that keeps the viewer from updating or deleting the entry."""
+    if Scope.MODERATE in viewer.scopes:
+        return []
+    reasons = {
+        CannotUpdateReason.MISSING_SCOPE: Scope.WRITE not in viewer.scopes,
+        CannotUpdateReason.NOT_AUTHOR: viewer.actor_id != activity.actor_id,
+        CannotUpdateReason.SYSTEM_ENTRY: activity.activity_type not in AUTHORED_TYPES,
+    }
+    return [reason for reason, applies in reasons.items() if applies]
+
+
+def require_update(viewer: Viewer, activity: Activity) -> None:
+    if reasons := cannot_update_reasons(viewer, activity):
+        raise _forbidden(reasons)
+
+
+def require_create(viewer: Viewer, activity_type: ActivityType) -> None:
+    """Raise Forbidden unless the viewer may add such an entry, as an entry of their own."""
+    if Scope.MODERATE in viewer.scopes:
+        return
+    if Scope.WRITE not in viewer.scopes:
+        raise _forbidden([CannotUpdateReason.MISSING_SCOPE])
+    if activity_type not in _CREATABLE_TYPES:
+        raise _forbidden([CannotUpdateReason.SYSTEM_ENTRY])
+
+
+def require_create_ticket(viewer: Viewer) -> None:
+    require_create(viewer, ActivityType.COMMENT)
+
+
+def _forbidden(reasons: list[CannotUpdateReason]) -> Forbidden:
+    return Forbidden("; ".join(f"{reason}: {_EXPLANATIONS[reason]}" for reason in reasons) + ".")

@@ -1,0 +1,115 @@
+"""What a timeline is made of: tickets, their activities, and the changes of those."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, StrEnum
+from typing import Final, Literal
+from uuid import UUID
+
+from app.activity.values import JSONObject
+
+
+class ActivityType(StrEnum):
+    """The values are those of the REST contract."""
+
+    COMMENT = "comment"
+    VIEW = "view"
+    FIELD_CHANGE = "field_change"
+    DOCUMENT_UPLOAD = "document_upload"
+    TICKET_CREATED = "ticket_created"
+    MERGED_INTO = "merged_into"
+    MERGED_FROM = "merged_from"
+
+
+AUTHORED_TYPES: Final = frozenset({ActivityType.COMMENT, ActivityType.DOCUMENT_UPLOAD})
+"""Types that an author may edit and delete. All others are system entries."""
+
+
+class ChangeType(StrEnum):
+    ADDED = "added"
+    UPDATED = "updated"
+    REMOVED = "removed"
+
+
+class Absent(Enum):
+    """The value of an argument that was not given, which is not the same as null."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+AbsentType = Literal[Absent.ABSENT]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """`last_seq` is the `seq` of the ticket's newest change."""
+
+    id: UUID
+    created_at: datetime
+    last_seq: int
+    merged_into_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One entry of a ticket's timeline. `version` counts its changes, from 1."""
+
+    ticket_id: UUID
+    id: UUID
+    activity_type: ActivityType
+    is_private: bool
+    created_at: datetime
+    actor_id: UUID | None
+    message: str | None
+    metadata: JSONObject
+    document_id: UUID | None
+    version: int
+    updated_at: datetime
+    updated_by_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one activity: its new state, a row of the history, an event of the feed.
+
+    `ticket` is the ticket after the change, so `ticket.last_seq` is the position of the change in
+    the ticket's history. `was_private` is None where there was nothing before.
+    """
+
+    change_type: ChangeType
+    ticket: Ticket
+    activity: Activity
+    was_private: bool | None
+
+    @property
+    def seq(self) -> int:
+        return self.ticket.last_seq
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What an activity held when it was created, for telling a retry from another creation."""
+
+    message: str | None
+    metadata: JSONObject
+    is_private: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the commands of one unit of work name, as it stands inside the transaction."""
+
+    tickets: dict[UUID, Ticket]
+    activities: dict[UUID, Activity]
+    originals: dict[UUID, Original]
+
+    def apply(self, change: Change) -> None:
+        """Let the decisions after this one see what it changed."""
+        activity = change.activity
+        self.tickets[change.ticket.id] = change.ticket
+        self.activities[activity.id] = activity
+        if change.change_type is ChangeType.ADDED:
+            self.originals[activity.id] = Original(
+                activity.message, activity.metadata, activity.is_private
+            )

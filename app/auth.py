@@ -1,0 +1,72 @@
+"""Bearer tokens and whom they stand for: format, hashing, scopes, `Viewer`. Knows no database.
+
+A token reads `tka_<public id>_<secret>`: a prefix that secret scanners recognise, 8 bytes that
+name it in lists and logs, and 32 random bytes of which only the SHA-256 is ever stored.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from app.errors import Unauthenticated
+
+_TOKEN = re.compile(r"tka_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+_BEARER = re.compile(r"bearer +([!-~]+) *", re.ASCII | re.IGNORECASE)
+
+
+class Scope(StrEnum):
+    READ = "activity:read"
+    WRITE = "activity:write"
+    PRIVATE = "activity:private"
+    MODERATE = "activity:moderate"
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Whoever presented a valid token: an actor, seen through the scopes of that token."""
+
+    actor_id: UUID
+    name: str
+    scopes: frozenset[Scope]
+    token_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token in clear. It exists when issued and while a request is checked, never at rest."""
+
+    id: str
+    secret: str = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        return f"tka_{self.id}_{self.secret}"
+
+    @property
+    def secret_hash(self) -> str:
+        return hashlib.sha256(self.secret.encode()).hexdigest()
+
+    def matches(self, secret_hash: str) -> bool:
+        return hmac.compare_digest(self.secret_hash, secret_hash)
+
+
+def generate_token() -> Token:
+    return Token(secrets.token_hex(8), secrets.token_urlsafe(32))
+
+
+def parse_authorization(header: str | None) -> Token:
+    """Read the token out of an `Authorization` header (RFC 6750 section 2.1).
+
+    Raises Unauthenticated, with a message that never repeats what was sent.
+    """
+    if header is None:
+        raise Unauthenticated("A bearer token is required: Authorization: Bearer <token>.")
+    bearer = _BEARER.fullmatch(header)
+    token = bearer and _TOKEN.fullmatch(bearer[1])
+    if not token:
+        raise Unauthenticated("The Authorization header does not hold a well-formed bearer token.")
+    return Token(token[1], token[2])

@@ -1,0 +1,91 @@
+"""The enums of the schema: those of the domain, described value by value."""
+
+from enum import Enum
+from typing import Any
+
+import strawberry
+
+from app.activity.policy import CannotUpdateReason
+from app.activity.state import ActivityType
+from app.auth import Scope
+
+__all__ = ["ActivityType", "CannotUpdateReason", "Scope", "UserErrorCode"]
+
+
+class UserErrorCode(Enum):
+    NOT_FOUND = "NOT_FOUND"
+    FORBIDDEN = "FORBIDDEN"
+    VERSION_CONFLICT = "VERSION_CONFLICT"
+    INVALID_INPUT = "INVALID_INPUT"
+    ID_TAKEN = "ID_TAKEN"
+
+
+def _describe(enum: type[Enum], description: str, values: dict[Any, str]) -> None:
+    """Make an enum of the domain one of the schema; every value is described."""
+    strawberry.enum(enum, description=description)
+    definition = enum.__strawberry_definition__  # type: ignore[attr-defined]
+    for value in definition.values:
+        value.description = values[enum[value.name]]
+
+
+_describe(
+    ActivityType,
+    "What kind of entry it is. The REST contract writes the same names in lower case.",
+    {
+        ActivityType.COMMENT: "Somebody wrote a comment. Its author may change it.",
+        ActivityType.VIEW: "Somebody looked at the ticket. A system entry.",
+        ActivityType.FIELD_CHANGE: "A field of the ticket changed. A system entry.",
+        ActivityType.DOCUMENT_UPLOAD: (
+            "Somebody uploaded the document `documentId`. Its author may change it."
+        ),
+        ActivityType.TICKET_CREATED: "The ticket was created. A system entry, the first of all.",
+        ActivityType.MERGED_INTO: (
+            "The ticket was merged into the one that `metadata.ticketId` names. A system entry."
+        ),
+        ActivityType.MERGED_FROM: "Another ticket was merged into this one. A system entry.",
+    },
+)
+_describe(
+    Scope,
+    "What a token allows.",
+    {
+        Scope.READ: "`activity:read`: look at tickets and entries. Everything needs it.",
+        Scope.WRITE: (
+            "`activity:write`: create tickets and entries; update and delete one's own comments "
+            "and document uploads."
+        ),
+        Scope.PRIVATE: "`activity:private`: see private entries of others.",
+        Scope.MODERATE: (
+            "`activity:moderate`: create system entries; update and delete anybody's entries and "
+            "system entries, as far as one sees them."
+        ),
+    },
+)
+_describe(
+    CannotUpdateReason,
+    "Why the viewer may not update or delete an entry.",
+    {
+        CannotUpdateReason.MISSING_SCOPE: "The token lacks the scope `activity:write`.",
+        CannotUpdateReason.NOT_AUTHOR: (
+            "The entry is somebody else's; that needs the scope `activity:moderate`."
+        ),
+        CannotUpdateReason.SYSTEM_ENTRY: (
+            "The entry was written by the system; that needs the scope `activity:moderate`."
+        ),
+    },
+)
+_describe(
+    UserErrorCode,
+    "The outcomes a mutation can have besides success. The REST door answers the same codes.",
+    {
+        UserErrorCode.NOT_FOUND: "There is no such object, or the viewer does not see it.",
+        UserErrorCode.FORBIDDEN: (
+            "The token does not allow it; the message gives the `CannotUpdateReason`s."
+        ),
+        UserErrorCode.VERSION_CONFLICT: (
+            "The entry is not at `expectedVersion`; the payload carries it as it is now."
+        ),
+        UserErrorCode.INVALID_INPUT: "An argument breaks a rule that the message and path name.",
+        UserErrorCode.ID_TAKEN: "The id is in use with other content.",
+    },
+)

@@ -1,0 +1,281 @@
+"""Parse, validate and execute GraphQL on the schema's core, and write its errors.
+
+Strawberry's own `Schema.execute` costs half a millisecond a request and runs the first of two
+operations when none is named. This module knows no HTTP.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any, NamedTuple, cast
+
+from graphql import (
+    ArgumentNode,
+    ASTValidationRule,
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    ValueNode,
+    parse,
+    specified_rules,
+    validate,
+)
+from strawberry import Schema
+from strawberry.exceptions import StrawberryInputCoercionError
+from strawberry.execution import optimized_is_awaitable
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from app.errors import InvalidInput, ServiceError
+
+logger = logging.getLogger("app")
+
+PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
+VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+OPERATION_NOT_RESOLVED = "OPERATION_RESOLUTION_FAILURE"
+INTERNAL = "INTERNAL"
+
+# The rules of the specification, and the two that Strawberry always adds to them.
+_LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+
+FormattedError = dict[str, Any]
+
+
+class RequestErrors(Exception):
+    """The request errors of the specification: execution did not begin, there is no `data`.
+
+    `code` is for those of the errors that have none of their own.
+    """
+
+    def __init__(self, errors: Sequence[GraphQLError], code: str) -> None:
+        super().__init__(code)
+        self.errors = errors
+        self.code = code
+
+
+class Operation(NamedTuple):
+    """One operation of a valid document, ready to be executed any number of times."""
+
+    document: DocumentNode
+    name: str | None
+    kind: OperationType
+
+
+class Result(NamedTuple):
+    """What an executed operation answers; `data` is None where an error reached the root."""
+
+    data: dict[str, Any] | None
+    errors: Sequence[GraphQLError]
+
+
+class Executor:
+    """Executes operations on a schema.
+
+    `rules` are checked before those of the specification and alone, for some of the latter take
+    quadratic time on the very documents that the former are to refuse. Such a rule meets
+    documents with unknown fields, unknown fragments and circles of fragments.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        cache_size: int,
+        rules: Sequence[type[ASTValidationRule]] = (),
+        max_tokens: int = 2000,
+        max_characters: int = 128 * 1024,
+        max_errors: int = 20,
+        hide_suggestions: bool = False,
+    ) -> None:
+        if schema.extensions or schema.directives:
+            raise ValueError("Schema extensions and operation directives would not be run.")
+        self._schema = schema._schema  # noqa: SLF001  # Strawberry has no public name for it
+        self._documents = _DocumentCache(cache_size)
+        self._rules = tuple(rules)
+        self._max_tokens = max_tokens
+        self._max_characters = max_characters
+        self._max_errors = max_errors
+        self._hide_suggestions = hide_suggestions
+
+    def prepare(self, text: str, operation_name: str | None) -> Operation:
+        """Return the operation to execute; raise RequestErrors where there is no single one."""
+        operations = self._documents.get(text)
+        if operations is None:
+            # A document that fails is not kept: whoever sends one again can as well vary it.
+            operations = self._operations(text)
+            self._documents.put(text, operations)
+        if operation_name is None and len(operations) == 1:
+            return next(iter(operations.values()))
+        if operation_name in operations:
+            return operations[operation_name]
+        raise RequestErrors([_not_resolved(operation_name, operations)], OPERATION_NOT_RESOLVED)
+
+    async def execute(
+        self,
+        operation: Operation,
+        variables: Mapping[str, Any] | None,
+        context: Any,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Execute a query or mutation; raise RequestErrors where the variables do not fit it."""
+        # Built here rather than by graphql-core's `execute`, which answers variables that do not
+        # fit and an error that reached the root alike.
+        execution = StrawberryGraphQLCoreExecutionContext.build(
+            self._schema,
+            operation.document,
+            context_value=context,
+            raw_variable_values=cast("dict[str, Any] | None", variables),
+            operation_name=operation.name,
+            max_coercion_errors=self._max_errors,
+            is_awaitable=optimized_is_awaitable,
+            hide_suggestions=self._hide_suggestions,
+            operation_extensions=extensions,
+        )
+        if isinstance(execution, list):
+            raise RequestErrors(execution, InvalidInput.code)
+        result = execution.execute_operation()
+        if isawaitable(result):
+            result = await cast("Awaitable[ExecutionResult]", result)
+        return Result(result.data, result.errors or ())  # type: ignore[union-attr]
+
+    def _operations(self, text: str) -> "Operations":
+        try:
+            document = parse(
+                text,
+                max_lexical_tokens=self._max_tokens,
+                max_comments=self._max_tokens,
+                max_source_length=self._max_characters,
+            )
+        except GraphQLError as error:
+            raise RequestErrors([error], PARSE_FAILED) from None
+        for rules in (self._rules, _LANGUAGE_RULES):
+            self._validate(document, rules)
+        return {
+            name: Operation(document, name, definition.operation)
+            for definition in document.definitions
+            if isinstance(definition, OperationDefinitionNode)
+            for name in [definition.name.value if definition.name else None]
+        }
+
+    def _validate(self, document: DocumentNode, rules: Sequence[type[ASTValidationRule]]) -> None:
+        errors = validate(
+            self._schema,
+            document,
+            rules,
+            max_errors=self._max_errors,
+            hide_suggestions=self._hide_suggestions,
+        )
+        if errors:
+            raise RequestErrors(errors, VALIDATION_FAILED)
+
+
+Operations = Mapping[str | None, Operation]
+
+
+def _not_resolved(name: str | None, operations: Operations) -> GraphQLError:
+    """Say why GetOperation() of the specification fails."""
+    if name is not None:
+        return GraphQLError(f"The document has no operation named '{name}'.")
+    if not operations:
+        return GraphQLError("The document has no operation.")
+    return GraphQLError("The document has several operations: operationName must name one.")
+
+
+class _DocumentCache:
+    """The documents used last, bounded in number and in size.
+
+    A document takes 60 (usually) to 200 (at worst) bytes of memory for a character of its text, so
+    the text measures it: the bound below is worth some 100 MiB at the very most.
+    """
+
+    max_characters = 512 * 1024
+    max_document = 16 * 1024
+
+    def __init__(self, max_documents: int) -> None:
+        self._max_documents = max_documents
+        self._entries: OrderedDict[str, Operations] = OrderedDict()
+        self._characters = 0
+
+    def get(self, text: str) -> Operations | None:
+        operations = self._entries.get(text)
+        if operations is not None:
+            self._entries.move_to_end(text)
+        return operations
+
+    def put(self, text: str, operations: Operations) -> None:
+        if len(text) > self.max_document:
+            return
+        self._entries[text] = operations
+        self._characters += len(text)
+        while len(self._entries) > self._max_documents or self._characters > self.max_characters:
+            oldest, _ = self._entries.popitem(last=False)
+            self._characters -= len(oldest)
+
+
+def format_errors(
+    errors: Iterable[GraphQLError], request_id: str, code: str | None = None
+) -> list[FormattedError]:
+    """Write errors for the client, and log what is a fault: once, with its traceback.
+
+    `code` is that of an error of the language itself. Without one the errors come from execution,
+    where only an argument can still be the client's mistake.
+    """
+    logged: set[int] = set()
+    return [_format(error, request_id, code, logged) for error in errors]
+
+
+def _format(
+    error: GraphQLError, request_id: str, code: str | None, logged: set[int]
+) -> FormattedError:
+    cause = _cause(error)
+    own_code = cause.code if isinstance(cause, ServiceError) else _language_code(cause, code)
+    if own_code is not None:
+        return _document(error, error.message, {"code": own_code})
+    if id(cause) not in logged:  # one failed batch load fails every field that waits for it
+        logged.add(id(cause))
+        log_fault(cause, request_id)
+    return _document(error, "Internal error", {"code": INTERNAL, "requestId": request_id})
+
+
+def _document(error: GraphQLError, message: str, extensions: dict[str, Any]) -> FormattedError:
+    document: FormattedError = {"message": message}
+    if error.locations:
+        document["locations"] = [location.formatted for location in error.locations]
+    if error.path:
+        document["path"] = error.path
+    document["extensions"] = extensions
+    return document
+
+
+def log_fault(fault: Exception, request_id: str) -> None:
+    logger.error("Internal error in request %s", request_id, exc_info=fault)
+
+
+def _cause(error: GraphQLError) -> Exception:
+    """Unwrap what graphql-core wrapped, some of it more than once."""
+    cause: Exception = error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    return cause
+
+
+def _language_code(cause: Exception, code: str | None) -> str | None:
+    """Return the code of an error of the language, None for a fault.
+
+    graphql-core reports a resolver that returned a wrong value, quoting that value, by the same
+    class as a client's wrong argument; only the latter points at a value in the document.
+    """
+    if not isinstance(cause, GraphQLError):
+        return None
+    if code is not None:
+        return code
+    is_argument = any(isinstance(node, ValueNode | ArgumentNode) for node in cause.nodes or ())
+    return (
+        InvalidInput.code
+        if is_argument or isinstance(cause, StrawberryInputCoercionError)
+        else None
+    )

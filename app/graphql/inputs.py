@@ -1,0 +1,156 @@
+"""The inputs of the mutations, each with the command it stands for."""
+
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+import strawberry
+from strawberry.types.unset import UnsetType
+
+from app.activity.commands import CreateActivity, CreateTicket, UpdateActivity
+from app.activity.state import ABSENT, AbsentType
+from app.activity.values import generate_uuid7
+from app.errors import InvalidInput
+from app.graphql.enums import ActivityType
+from app.graphql.scalars import JSONObject
+
+T = TypeVar("T")
+
+_CLIENT_ID = (
+    "The id to create it under, for safe retries: the same id with the same content again answers "
+    "what exists, with other content it is `ID_TAKEN`. Left out, the service makes a UUIDv7."
+)
+_MESSAGE = "Its text, at most 65,536 characters. Null or left out: none."
+_METADATA = (
+    "Free data, at most 64 KiB as JSON and 32 levels deep. Left out: an empty object. Null is "
+    "`INVALID_INPUT`."
+)
+
+
+@strawberry.input(description="What `createTicket` takes.")
+class CreateTicketInput:
+    id: UUID | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_ID)
+    message: str | None = strawberry.field(
+        default=None, description="The text of its `TICKET_CREATED` entry. Null or left out: none."
+    )
+    metadata: JSONObject | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=f"The metadata of its `TICKET_CREATED` entry. {_METADATA}",
+    )
+
+    def command(self, now: datetime) -> CreateTicket:
+        return CreateTicket(
+            ticket_id=_client_id(self.id, now),
+            message=self.message,
+            metadata=_given(self.metadata, {}, "metadata"),
+        )
+
+
+@strawberry.input(description="What `createTicketActivity` takes.")
+class CreateTicketActivityInput:
+    ticket_id: UUID = strawberry.field(description="The ticket to add the entry to.")
+    id: UUID | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_ID)
+    activity_type: ActivityType = strawberry.field(
+        description=(
+            "What kind of entry it is. `TICKET_CREATED` is written by `createTicket` alone; "
+            "`FIELD_CHANGE`, `MERGED_INTO` and `MERGED_FROM` need the scope `activity:moderate`. "
+            "A `MERGED_INTO` entry names the other ticket as `metadata.ticketId` and sets this "
+            "ticket's `mergedInto`."
+        )
+    )
+    message: str | None = strawberry.field(default=None, description=_MESSAGE)
+    metadata: JSONObject | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
+    is_private: bool | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Whether only its author and holders of `activity:private` see it. Left out: false. "
+            "Null is `INVALID_INPUT`."
+        ),
+    )
+    document_id: UUID | None = strawberry.field(
+        default=None,
+        description="The uploaded document: required for `DOCUMENT_UPLOAD`, refused for others.",
+    )
+
+    def command(self, now: datetime) -> CreateActivity:
+        return CreateActivity(
+            ticket_id=self.ticket_id,
+            activity_id=_client_id(self.id, now),
+            activity_type=self.activity_type,
+            message=self.message,
+            metadata=_given(self.metadata, {}, "metadata"),
+            is_private=_given(self.is_private, False, "isPrivate"),
+            document_id=self.document_id,
+        )
+
+
+@strawberry.input(
+    description="What `updateTicketActivity` takes. A field that is left out stays as it is."
+)
+class UpdateTicketActivityInput:
+    ticket_id: UUID = strawberry.field(description="The ticket the entry belongs to.")
+    activity_id: UUID = strawberry.field(description="The entry to update.")
+    message: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=("The new text, at most 65,536 characters. Left out: kept. Null: cleared."),
+    )
+    metadata: JSONObject | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Replaces the whole object; at most 64 KiB as JSON and 32 levels deep. Left out: "
+            "kept. Null is `INVALID_INPUT`; `{}` empties it."
+        ),
+    )
+    metadata_patch: JSONObject | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Merged into the object as RFC 7396 says: a null member removes that member. The "
+            "result keeps the limits of `metadata`. Not together with `metadata`. Null is "
+            "`INVALID_INPUT`."
+        ),
+    )
+    is_private: bool | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Hides or shows the entry. Left out: kept. Null is `INVALID_INPUT`.",
+    )
+    expected_version: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Update only if the entry is at this version; otherwise `VERSION_CONFLICT`. Left out: "
+            "whatever the version. Null is `INVALID_INPUT`."
+        ),
+    )
+
+    def command(self, now: datetime) -> UpdateActivity:  # noqa: ARG002
+        return UpdateActivity(
+            ticket_id=self.ticket_id,
+            activity_id=self.activity_id,
+            message=_absent(self.message),
+            metadata=_absent(self.metadata),
+            metadata_patch=_absent(self.metadata_patch),
+            is_private=_absent(self.is_private),
+            expected_versions=_expected_versions(self.expected_version),
+        )
+
+
+def _absent(value: T | UnsetType) -> T | AbsentType:
+    return ABSENT if isinstance(value, UnsetType) else value
+
+
+def _given(value: T | UnsetType | None, default: T, name: str) -> T:
+    """Return what was given, or the default. Null means nothing here, so it is refused."""
+    if value is None:
+        raise InvalidInput(f"{name} must not be null; leave it out instead.", path=(name,))
+    return default if isinstance(value, UnsetType) else value
+
+
+def _client_id(value: UUID | UnsetType | None, now: datetime) -> UUID:
+    if isinstance(value, UnsetType):
+        return generate_uuid7(now)
+    return _given(value, UUID(int=0), "id")
+
+
+def _expected_versions(value: int | UnsetType | None) -> frozenset[int] | None:
+    if isinstance(value, UnsetType):
+        return None
+    return frozenset({_given(value, 0, "expectedVersion")})

@@ -1,0 +1,140 @@
+"""The root fields that write: input to command, outcome or error to payload."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Protocol
+
+import strawberry
+
+from app.activity.commands import Command
+from app.errors import UserError as ServiceUserError
+from app.errors import VersionConflict
+from app.graphql.context import Info
+from app.graphql.enums import UserErrorCode
+from app.graphql.inputs import (
+    CreateTicketActivityInput,
+    CreateTicketInput,
+    UpdateTicketActivityInput,
+)
+from app.graphql.types import Ticket, TicketActivity
+
+
+@strawberry.type(description="Why a mutation changed nothing.")
+class UserError:
+    code: UserErrorCode = strawberry.field(description="What happened, for programs.")
+    message: str = strawberry.field(description="What happened, where and which limit, for people.")
+    path: list[str] | None = strawberry.field(
+        description='The argument at fault, from the outside in: `["input", "metadata"]`.'
+    )
+
+    @classmethod
+    def of(cls, error: ServiceUserError) -> "UserError":
+        path = ["input", *map(str, error.path)] if error.path else None
+        return cls(code=UserErrorCode(error.code), message=error.message, path=path)
+
+
+_USER_ERRORS = "Why nothing changed; empty on success."
+
+
+@strawberry.type(description="What `createTicket` answers.")
+class CreateTicketPayload:
+    ticket: Ticket | None = strawberry.field(description="The ticket; null where it failed.")
+    ticket_activity: TicketActivity | None = strawberry.field(
+        description="Its `TICKET_CREATED` entry; null where it failed."
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+
+@strawberry.type(description="What `createTicketActivity` answers.")
+class CreateTicketActivityPayload:
+    ticket_activity: TicketActivity | None = strawberry.field(
+        description="The new entry; null where it failed."
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+
+@strawberry.type(description="What `updateTicketActivity` answers.")
+class UpdateTicketActivityPayload:
+    ticket_activity: TicketActivity | None = strawberry.field(
+        description=(
+            "The entry after the update. On `VERSION_CONFLICT` the entry as it is now, to merge "
+            "with; null where it failed otherwise."
+        )
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+
+@strawberry.type(
+    description=(
+        "What can be written. Expected failures are data, in `userErrors`; whatever is answered "
+        "without one is on disk. Every field needs the scopes `activity:read` and "
+        "`activity:write`, or `activity:moderate` in place of the latter."
+    )
+)
+class Mutation:
+    @strawberry.field(description="Create a ticket, with the entry that opens its timeline.")
+    async def create_ticket(
+        self,
+        info: Info,
+        input: Annotated[CreateTicketInput, strawberry.argument(description="The new ticket.")],
+    ) -> CreateTicketPayload:
+        result = await _submit(info, input)
+        return CreateTicketPayload(
+            ticket=result.ticket, ticket_activity=result.activity, user_errors=result.errors
+        )
+
+    @strawberry.field(description="Add an entry of the viewer's own to a ticket's timeline.")
+    async def create_ticket_activity(
+        self,
+        info: Info,
+        input: Annotated[
+            CreateTicketActivityInput, strawberry.argument(description="The new entry.")
+        ],
+    ) -> CreateTicketActivityPayload:
+        result = await _submit(info, input)
+        return CreateTicketActivityPayload(
+            ticket_activity=result.activity, user_errors=result.errors
+        )
+
+    @strawberry.field(
+        description=(
+            "Change the message, the metadata or the privacy of an entry. An update that changes "
+            "nothing succeeds and leaves no trace. The REST PUT does the same."
+        )
+    )
+    async def update_ticket_activity(
+        self,
+        info: Info,
+        input: Annotated[
+            UpdateTicketActivityInput,
+            strawberry.argument(description="Which entry, and what to change."),
+        ],
+    ) -> UpdateTicketActivityPayload:
+        result = await _submit(info, input)
+        return UpdateTicketActivityPayload(
+            ticket_activity=result.activity, user_errors=result.errors
+        )
+
+
+class _Input(Protocol):
+    def command(self, now: datetime) -> Command: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    ticket: Ticket | None
+    activity: TicketActivity | None
+    errors: list[UserError]
+
+
+async def _submit(info: Info, input_: _Input) -> _Result:
+    """Carry out a mutation; here alone expected errors become data."""
+    context = info.context
+    try:
+        command = input_.command(context.timeline.clock())
+        outcome = await context.timeline.submit(context.viewer, command)
+    except ServiceUserError as error:
+        current = error.current if isinstance(error, VersionConflict) else None
+        return _Result(None, TicketActivity.of(current), [UserError.of(error)])
+    context.forget()
+    return _Result(Ticket.of(outcome.ticket), TicketActivity.of(outcome.activity), [])

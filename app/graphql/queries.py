@@ -1,0 +1,87 @@
+"""The root fields that read."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+from uuid import UUID
+
+import strawberry
+
+from app.activity.values import parse_uuid
+from app.errors import InvalidInput
+from app.graphql.context import Info
+from app.graphql.types import Node, Ticket, TicketActivity, Viewer
+
+MAX_NODES = 100
+
+
+@strawberry.type(
+    description="What can be read. Everything but `viewer` needs the scope `activity:read`."
+)
+class Query:
+    @strawberry.field(description="Whoever the token of the request stands for.")
+    def viewer(self, info: Info) -> Viewer:
+        return Viewer.of(info.context.viewer)
+
+    @strawberry.field(
+        description="The object with that id; null where there is none or the viewer sees none."
+    )
+    async def node(
+        self,
+        info: Info,
+        id: Annotated[strawberry.ID, strawberry.argument(description="The `id` of the object.")],
+    ) -> Node | None:
+        return await _find_node(info, id)
+
+    @strawberry.field(
+        description=(
+            "The objects with those ids, in their order; null for each that does not exist or "
+            "that the viewer does not see."
+        )
+    )
+    async def nodes(
+        self,
+        info: Info,
+        ids: Annotated[
+            list[strawberry.ID],
+            strawberry.argument(description=f"The ids of at most {MAX_NODES} objects."),
+        ],
+    ) -> list[Node | None]:
+        if len(ids) > MAX_NODES:
+            raise InvalidInput(f"ids holds {len(ids)} ids; the limit is {MAX_NODES}.")
+        return await asyncio.gather(*(_find_node(info, id_) for id_ in ids))
+
+    @strawberry.field(description="The ticket with that id; null where there is none.")
+    async def ticket(
+        self,
+        info: Info,
+        id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
+    ) -> Ticket | None:
+        return Ticket.of(await info.context.tickets.load(id))
+
+    @strawberry.field(
+        description=(
+            "One entry of one ticket; null where it is not on that ticket or the viewer does not "
+            "see it."
+        )
+    )
+    async def ticket_activity(
+        self,
+        info: Info,
+        ticket_id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
+        activity_id: Annotated[UUID, strawberry.argument(description="The id of the entry.")],
+    ) -> TicketActivity | None:
+        activity = await info.context.activities.load(activity_id)
+        return TicketActivity.of(activity if activity and activity.ticket_id == ticket_id else None)
+
+
+async def _find_node(info: Info, id_: str) -> Node | None:
+    """Find a ticket or else an entry: one id never names both."""
+    try:
+        key = parse_uuid(id_)
+    except InvalidInput:
+        return None
+    ticket, activity = await asyncio.gather(
+        info.context.tickets.load(key), info.context.activities.load(key)
+    )
+    return Ticket.of(ticket) or TicketActivity.of(activity)

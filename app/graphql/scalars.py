@@ -1,0 +1,56 @@
+"""The scalars of the schema: strict when read, canonical when written."""
+
+from datetime import datetime
+from typing import Any, NewType
+from uuid import UUID
+
+import strawberry
+from strawberry.types.scalar import ScalarDefinition
+
+from app.activity import values
+from app.activity.values import UUID_PATTERN, format_datetime, parse_datetime, parse_uuid
+from app.errors import InvalidInput
+
+JSONObject = NewType("JSONObject", dict[str, Any])
+
+
+def _parse_json_object(value: object) -> values.JSONObject:
+    if isinstance(value, dict):
+        return value
+    raise InvalidInput("A JSONObject must be a JSON object, not another kind of value.")
+
+
+SCALARS: dict[object, ScalarDefinition] = {
+    UUID: strawberry.scalar(
+        name="UUID",
+        description=(
+            "A UUID as canonical text. Read in either case, always with hyphens and without "
+            f"braces or prefix; written in lower case. Pattern: `{UUID_PATTERN}`."
+        ),
+        serialize=str,
+        parse_value=parse_uuid,
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc9562",
+    ),
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description=(
+            "A point in time as RFC 3339 text. Written in UTC with milliseconds and `Z`: "
+            "`2026-11-23T15:07:05.514Z`. Read with any offset and at most nine decimals, of "
+            "which three are kept."
+        ),
+        serialize=format_datetime,
+        parse_value=parse_datetime,
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
+    ),
+    JSONObject: strawberry.scalar(
+        name="JSONObject",
+        description=(
+            "A JSON object, never a bare value. Integers stay within 64 bits; there is no NaN and "
+            "no Infinity; strings hold no NUL and no half surrogate pairs. What is accepted comes "
+            "back as the same JSON value."
+        ),
+        serialize=dict,
+        parse_value=_parse_json_object,
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
+    ),
+}

@@ -1,0 +1,275 @@
+"""What both doors need of HTTP: JSON in, problems out, content negotiation, bounds on the head.
+
+It knows requests, responses and the error family, but neither GraphQL nor tickets.
+"""
+
+import json
+import re
+from collections.abc import Iterable, MutableMapping
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import (
+    HeadersTooLarge,
+    InvalidInput,
+    PayloadTooLarge,
+    ServiceError,
+    UnsupportedMediaType,
+    UriTooLong,
+)
+
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+
+# Python renamed these phrases in 3.13; RFC 9110 has one name for each.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+
+
+# JSON
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidInput(f"{name} is not JSON.")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+# Only trees are ever encoded, so nothing needs to look for circles.
+_encoder = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+)
+_ascii_encoder = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode compact JSON in UTF-8."""
+    try:
+        return _encoder.encode(value).encode()
+    except UnicodeEncodeError:
+        # A lone surrogate, echoed from the request, has no UTF-8; as an escape it is still JSON.
+        return _ascii_encoder.encode(value).encode()
+
+
+def parse_json(text: str, subject: str) -> Any:
+    """Parse strict JSON (RFC 8259); `subject` names the text in the InvalidInput raised.
+
+    An integer or a nesting that Python can hold passes: the domain has its own bounds.
+    """
+    if text.startswith("\ufeff"):
+        raise InvalidInput(f"{subject} starts with a byte order mark, which is not JSON.")
+    try:
+        return _decoder.decode(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{subject} is not valid JSON: {error.message}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidInput(f"{subject} is not valid JSON: {error.msg} at {where}.") from None
+    except RecursionError:
+        raise InvalidInput(f"{subject} is not accepted: it is nested too deeply.") from None
+    except ValueError:  # int() refuses thousands of digits (CVE-2020-10735)
+        raise InvalidInput(f"{subject} is not accepted: an integer has too many digits.") from None
+
+
+async def read_json(request: Request, max_bytes: int) -> Any:
+    """Read the body as JSON.
+
+    Raises UnsupportedMediaType, PayloadTooLarge or InvalidInput, and ClientDisconnect when there
+    is nobody left to answer (`RequestBounds` ends such a request silently).
+    """
+    if not _is_json(request.headers.getlist("content-type")):
+        raise UnsupportedMediaType(
+            "The body must be sent with one Content-Type, application/json in UTF-8.",
+            headers={"Accept": JSON},
+        )
+    body = await _read_body(request, max_bytes)
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"Request body is not valid UTF-8 at byte {error.start}.") from None
+    return parse_json(text, "Request body")
+
+
+def _is_json(content_types: list[str]) -> bool:
+    """Tell whether there is one content type and it is JSON in UTF-8.
+
+    A list such as `application/json, text/plain` is refused: what is read as JSON here must not be
+    a type that a browser sends to other origins without a preflight.
+    """
+    if len(content_types) != 1:
+        return False
+    media_type, _, parameters = content_types[0].partition(";")
+    return media_type.strip().lower() == JSON and _is_utf8(parameters)
+
+
+def _is_utf8(parameters: str) -> bool:
+    """Tell whether media type parameters say nothing but, perhaps, `charset=utf-8`."""
+    return all(
+        parameter.strip().lower() in ("", "charset=utf-8", 'charset="utf-8"')
+        for parameter in parameters.split(";")
+    )
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    body = b""
+    more = True
+    chunks: list[bytes] = []
+    size = 0
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body = message.get("body", b"")
+        size += len(body)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        chunks.append(body)
+        more = message.get("more_body", False)
+    return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {max_bytes} bytes.")
+
+
+# Content negotiation
+
+_WEIGHT = re.compile(r"(?:0(?:\.\d*)?|1(?:\.0*)?)\Z")
+
+
+@lru_cache(maxsize=64)  # the header is the client's: few entries, each within the header bound
+def preferred_type(accept: str | None, offered: tuple[str, ...]) -> str | None:
+    """Choose the offered media type that an Accept header likes best (RFC 9110 section 12.5.1).
+
+    The weight decides, then how specific the range is, then the order in the header, then the
+    order offered. Without a header the first one offered is taken; None means not acceptable.
+    """
+    if accept is None or not accept.strip():
+        return offered[0]
+    ranges = list(_media_ranges(accept))
+    ranked = [
+        (rank, -index, media_type)
+        for index, media_type in enumerate(offered)
+        if (rank := _rank(media_type, ranges))
+    ]
+    return max(ranked)[2] if ranked else None
+
+
+def _media_ranges(accept: str) -> Iterable[tuple[str, float]]:
+    """Yield each range with its weight, leaving out those that can match nothing of ours."""
+    for item in accept.split(","):
+        media_range, _, rest = item.partition(";")
+        weight = "1"
+        others = []
+        for parameter in rest.split(";") if rest else ():
+            name, _, value = parameter.strip().partition("=")
+            if name.lower() == "q":
+                weight = value
+            else:
+                others.append(parameter)
+        if _WEIGHT.match(weight) and _is_utf8(";".join(others)):
+            yield media_range.strip().lower(), float(weight)
+
+
+def _rank(media_type: str, ranges: list[tuple[str, float]]) -> tuple[float, int, int] | None:
+    """Return (weight, specificity, earliness) of the most specific range that matches."""
+    matching = ("*/*", media_type.partition("/")[0] + "/*", media_type)
+    found = [
+        (matching.index(media_range), -position, weight)
+        for position, (media_range, weight) in enumerate(ranges)
+        if media_range in matching
+    ]
+    if not found:
+        return None
+    specificity, earliness, weight = max(found)
+    return (weight, specificity, earliness) if weight else None
+
+
+# Problems (RFC 9457)
+
+
+def problem(error: ServiceError, request_id: str) -> Response:
+    """Build the application/problem+json response for an error of the family."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": _PHRASES.get(error.status) or HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.message,
+        "code": error.code,
+    }
+    if error.path:
+        document["path"] = list(error.path)
+    document["requestId"] = request_id
+    return Response(encode_json(document), error.status, error.headers, PROBLEM_JSON)
+
+
+# The head of a request
+
+
+def request_id(scope: MutableMapping[str, Any]) -> str:
+    """Return the id that `RequestBounds` gave to the request."""
+    identifier: str = scope.get("state", {}).get("request_id", "")
+    return identifier
+
+
+class RequestBounds:
+    """Middleware: refuse an oversized URI or header section, and give every request an id.
+
+    Uvicorn bounds neither. The id is in `scope["state"]` and in the response as `X-Request-ID`.
+    """
+
+    def __init__(self, app: ASGIApp, max_uri_bytes: int, max_header_bytes: int) -> None:
+        self.app = app
+        self.max_uri_bytes = max_uri_bytes
+        self.max_header_bytes = max_header_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        identifier = uuid4().hex
+        scope.setdefault("state", {})["request_id"] = identifier
+        send = _identified(send, identifier.encode())
+        if error := self._error(scope):
+            await _refuse(error, scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        except ClientDisconnect:
+            return  # nobody is left to answer, and nothing went wrong here
+
+    def _error(self, scope: Scope) -> ServiceError | None:
+        path = scope.get("raw_path") or scope["path"].encode()
+        if len(path) + 1 + len(scope["query_string"]) > self.max_uri_bytes:
+            return UriTooLong(f"The URI is longer than {self.max_uri_bytes} bytes; use POST.")
+        # 4 is what ": " and the line end add on the wire: many tiny headers are large too.
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > (
+            self.max_header_bytes
+        ):
+            return HeadersTooLarge(f"The headers are larger than {self.max_header_bytes} bytes.")
+        return None
+
+
+def _identified(send: Send, identifier: bytes) -> Send:
+    async def send_with_id(message: Message) -> None:
+        if "headers" in message:
+            message["headers"] = [*message["headers"], (b"x-request-id", identifier)]
+        await send(message)
+
+    return send_with_id
+
+
+async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the problem; a WebSocket is closed where the server cannot deny with a body."""
+    denial = "websocket.http.response" in scope.get("extensions", {})
+    if scope["type"] == "http" or denial:
+        await problem(error, request_id(scope))(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})

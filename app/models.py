@@ -1,0 +1,125 @@
+"""The tables. Primary keys start with the ticket, so that a timeline lies together on disk.
+
+`table=True` models do not validate: what is stored has been checked by the command that made it.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Dialect, Enum, Index, Text, TypeDecorator
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.types import JSON, TypeEngine
+from sqlmodel import Field, SQLModel
+
+from app.activity.state import ActivityType, ChangeType
+from app.activity.values import JSONObject, from_milliseconds, to_milliseconds
+
+_WITHOUT_ROWID = {"sqlite_with_rowid": False}
+
+
+class UtcMilliseconds(TypeDecorator[datetime]):
+    """A UTC time to the millisecond: `timestamptz` on PostgreSQL, epoch milliseconds elsewhere."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        is_postgresql = dialect.name == "postgresql"
+        return dialect.type_descriptor(
+            TIMESTAMP(timezone=True, precision=3) if is_postgresql else BigInteger()
+        )
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return to_milliseconds(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None or isinstance(value, datetime):
+            return value
+        return from_milliseconds(value)
+
+
+def _enum(enum: type[ActivityType] | type[ChangeType]) -> Enum:
+    """Stored as the text of the REST contract, without a type or constraint of the engine."""
+    return Enum(
+        enum,
+        native_enum=False,
+        create_constraint=False,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Ticket(SQLModel, table=True):
+    """`last_seq` counts the changes of the ticket; it is the lock of its timeline."""
+
+    __tablename__: ClassVar[str] = "ticket"
+    __table_args__ = _WITHOUT_ROWID
+
+    id: UUID = Field(primary_key=True)
+    created_at: datetime = Field(sa_type=UtcMilliseconds)
+    last_seq: int = Field(sa_type=BigInteger)
+    merged_into_id: UUID | None = Field(default=None, foreign_key="ticket.id")
+
+
+class TicketActivity(SQLModel, table=True):
+    """The entries as they are now. `id` is unique over all tickets, so that `node` can find it."""
+
+    __tablename__: ClassVar[str] = "ticket_activity"
+    __table_args__ = (Index("uq_ticket_activity_id", "id", unique=True), _WITHOUT_ROWID)
+
+    ticket_id: UUID = Field(primary_key=True, foreign_key="ticket.id")
+    id: UUID = Field(primary_key=True)
+    activity_type: ActivityType = Field(sa_type=_enum(ActivityType))
+    is_private: bool
+    created_at: datetime = Field(sa_type=UtcMilliseconds)
+    actor_id: UUID | None
+    message: str | None = Field(sa_type=Text)
+    metadata_: JSONObject = Field(sa_type=JSON, sa_column_kwargs={"name": "metadata"})
+    document_id: UUID | None
+    version: int
+    updated_at: datetime = Field(sa_type=UtcMilliseconds)
+    updated_by_id: UUID | None
+
+
+class TicketActivityChange(SQLModel, table=True):
+    """The history: what each entry held after each change, in the order of the ticket's `seq`."""
+
+    __tablename__: ClassVar[str] = "ticket_activity_change"
+    __table_args__ = (
+        Index(
+            "uq_ticket_activity_change_version", "ticket_id", "activity_id", "version", unique=True
+        ),
+        _WITHOUT_ROWID,
+    )
+
+    ticket_id: UUID = Field(primary_key=True, foreign_key="ticket.id")
+    seq: int = Field(primary_key=True, sa_type=BigInteger)
+    activity_id: UUID
+    version: int
+    change_type: ChangeType = Field(sa_type=_enum(ChangeType))
+    changed_at: datetime = Field(sa_type=UtcMilliseconds)
+    changed_by_id: UUID | None
+    message: str | None = Field(sa_type=Text)
+    metadata_: JSONObject = Field(sa_type=JSON, sa_column_kwargs={"name": "metadata"})
+    is_private: bool
+    was_private: bool | None
+
+
+class AccessToken(SQLModel, table=True):
+    """Issued tokens. `secret_hash` is a SHA-256 in hexadecimal; the secret is nowhere."""
+
+    __tablename__: ClassVar[str] = "access_token"
+    __table_args__ = _WITHOUT_ROWID
+
+    id: str = Field(primary_key=True)
+    name: str
+    actor_id: UUID
+    scopes: list[str] = Field(sa_type=JSON)
+    secret_hash: str
+    created_at: datetime = Field(sa_type=UtcMilliseconds)
+    expires_at: datetime | None = Field(sa_type=UtcMilliseconds)
+    revoked_at: datetime | None = Field(sa_type=UtcMilliseconds)
+    last_used_at: datetime | None = Field(sa_type=UtcMilliseconds)

@@ -1,0 +1,184 @@
+"""The OpenAPI 3.1 document of the REST door: every operation with every status it answers."""
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from app.activity.state import ActivityType
+from app.activity.values import UUID_PATTERN
+
+_Schema = dict[str, Any]
+
+_UUID: Final = {"type": "string", "format": "uuid", "pattern": UUID_PATTERN}
+
+_SCHEMAS: Final[dict[str, _Schema]] = {
+    "TicketActivity": {
+        "type": "object",
+        "description": "One entry of a ticket's timeline.",
+        "required": ["id", "ticketId", "activityType", "isPrivate", "createdAt"],
+        "additionalProperties": False,
+        "properties": {
+            "id": _UUID,
+            "ticketId": _UUID,
+            "activityType": {"type": "string", "enum": [kind.value for kind in ActivityType]},
+            "isPrivate": {"type": "boolean"},
+            "createdAt": {
+                "type": "string",
+                "format": "date-time",
+                "description": "RFC 3339 in UTC with milliseconds.",
+                "examples": ["2026-11-23T15:07:05.514Z"],
+            },
+            "actorId": {"anyOf": [_UUID, {"type": "null"}]},
+            "message": {"type": ["string", "null"]},
+            "metadata": {"type": "object"},
+            "documentId": {"anyOf": [_UUID, {"type": "null"}]},
+        },
+    },
+    "TicketActivityUpdate": {
+        "type": "object",
+        "description": (
+            "What to change. A member that is absent stays as it is; members not named here are "
+            "ignored."
+        ),
+        "properties": {
+            "message": {
+                "type": ["string", "null"],
+                "maxLength": 65536,
+                "description": "The new text; null clears it.",
+            },
+            "metadata": {
+                "type": "object",
+                "description": "Replaces the whole object; at most 64 KiB and 32 levels deep.",
+            },
+            "isPrivate": {"type": "boolean"},
+        },
+    },
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457 problem details.",
+        "required": ["type", "title", "status", "detail", "code", "requestId"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "code": {"type": "string", "description": "What happened, for programs."},
+            "path": {
+                "type": "array",
+                "items": {"type": ["string", "integer"]},
+                "description": "The argument at fault.",
+            },
+            "requestId": {"type": "string", "description": "Also the header X-Request-ID."},
+        },
+    },
+}
+
+_HEADERS: Final = {
+    "ETag": {
+        "description": "The version of the entry, for If-Match and If-None-Match.",
+        "schema": {"type": "string", "examples": ['"3"']},
+    }
+}
+
+_PROBLEMS: Final = {
+    "401": "No valid bearer token.",
+    "403": "The token does not allow it.",
+    "404": "There is no such entry on that ticket, or the caller does not see it.",
+    "412": "The entry is not at a version that If-Match names.",
+    "413": "The body is larger than the limit.",
+    "414": "The URI is longer than the limit.",
+    "415": "The body is not declared as application/json.",
+    "422": "A path parameter, a header or the body breaks a rule that the detail names.",
+    "431": "The headers are larger than the limit.",
+    "500": "A fault; the log has it under the requestId.",
+    "503": "Too many writes are waiting; send the request again.",
+}
+
+
+def openapi_document(activity_path: str) -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Ticket activity",
+            "version": version("ticket-activity"),
+            "description": "The REST door for legacy clients. The GraphQL door is at /graphql.",
+        },
+        "paths": {activity_path: _path_item()},
+        "components": {
+            "schemas": _SCHEMAS,
+            "responses": {
+                status: {
+                    "description": description,
+                    "content": {
+                        "application/problem+json": {
+                            "schema": {"$ref": "#/components/schemas/Problem"}
+                        }
+                    },
+                }
+                for status, description in _PROBLEMS.items()
+            },
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"bearer": []}],
+    }
+
+
+def _path_item() -> dict[str, Any]:
+    read_problems = _problems("401", "403", "404", "414", "422", "431", "500")
+    return {
+        "parameters": [_path_parameter("ticketId"), _path_parameter("activityId")],
+        "put": {
+            "operationId": "updateTicketActivity",
+            "summary": "Update Ticket Activity",
+            "parameters": [_header_parameter("If-Match", "Update only these versions.")],
+            "requestBody": {"required": True, "content": _content("TicketActivityUpdate")},
+            "responses": {"200": _success("The updated entry."), **_problems(*_PROBLEMS)},
+        },
+        "get": {
+            "operationId": "getTicketActivity",
+            "summary": "Get Ticket Activity",
+            "parameters": [_header_parameter("If-None-Match", "Versions the caller has.")],
+            "responses": {"200": _success("The entry."), **_NOT_MODIFIED, **read_problems},
+        },
+        "head": {
+            "operationId": "headTicketActivity",
+            "summary": "Get the headers of a Ticket Activity",
+            "parameters": [_header_parameter("If-None-Match", "Versions the caller has.")],
+            "responses": {
+                "200": {"description": "The entry's headers.", "headers": _HEADERS},
+                **_NOT_MODIFIED,
+                **read_problems,
+            },
+        },
+    }
+
+
+_NOT_MODIFIED: Final = {"304": {"description": "The caller has it.", "headers": _HEADERS}}
+
+
+def _success(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "headers": _HEADERS,
+        "content": _content("TicketActivity"),
+    }
+
+
+def _content(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+def _problems(*statuses: str) -> dict[str, Any]:
+    return {status: {"$ref": f"#/components/responses/{status}"} for status in statuses}
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": _UUID}
+
+
+def _header_parameter(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "description": f"{description} `*` or a list of entity tags.",
+        "schema": {"type": "string", "examples": ['"3"']},
+    }

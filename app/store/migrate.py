@@ -1,0 +1,50 @@
+"""Brings a database to the schema of this code, and tells one that is newer."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+
+from app.store.database import Database, DatabaseUnusable
+
+_MIGRATIONS: Final = Path(__file__).parent.parent / "migrations"
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+async def migrate(database: Database) -> None:
+    """Run what migrations are missing, all in one transaction.
+
+    Raises DatabaseUnusable where the database was migrated by newer code.
+    """
+    async with database.unit_of_work() as session:
+        connection = await session.connection()
+        await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = alembic_config(connection)
+    _require_known_revision(connection, ScriptDirectory.from_config(config))
+    command.upgrade(config, "head")
+
+
+def _require_known_revision(connection: Connection, script: ScriptDirectory) -> None:
+    known = {revision.revision for revision in script.walk_revisions()}
+    if unknown := _revisions(connection) - known:
+        raise DatabaseUnusable(
+            f"The database is newer than this code: it is at migration {', '.join(unknown)}, "
+            f"and the last one here is {script.get_current_head()}. Run the newer release."
+        )
+
+
+def _revisions(connection: Connection) -> set[Any]:
+    if not inspect(connection).has_table("alembic_version"):
+        return set()
+    return set(connection.scalars(text("SELECT version_num FROM alembic_version")))

@@ -1,0 +1,84 @@
+"""Between the rows of the tables and the values of the domain, column by column, once."""
+
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Column, Table
+from sqlmodel import SQLModel
+
+from app.activity.state import Activity, Change, Original, Ticket
+from app import models
+
+
+def _table(model: type[SQLModel]) -> Table:
+    return SQLModel.metadata.tables[model.__tablename__]  # type: ignore[index]
+
+
+TICKET: Table = _table(models.Ticket)
+ACTIVITY: Table = _table(models.TicketActivity)
+CHANGE: Table = _table(models.TicketActivityChange)
+TOKEN: Table = _table(models.AccessToken)
+
+
+def _columns(table: Table, value: type[Any]) -> tuple[Column[Any], ...]:
+    """The columns in the order of a value's fields, so that `Value(*row)` reads a row."""
+    return tuple(table.c[field.name] for field in fields(value))
+
+
+TICKET_COLUMNS = _columns(TICKET, Ticket)
+ACTIVITY_COLUMNS = _columns(ACTIVITY, Activity)
+ORIGINAL_COLUMNS = _columns(CHANGE, Original)
+
+
+def ticket_row(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "id": ticket.id,
+        "created_at": ticket.created_at,
+        "last_seq": ticket.last_seq,
+        "merged_into_id": ticket.merged_into_id,
+    }
+
+
+def ticket_update(ticket: Ticket) -> dict[str, Any]:
+    return {
+        "key_id": ticket.id,
+        "last_seq": ticket.last_seq,
+        "merged_into_id": ticket.merged_into_id,
+    }
+
+
+def activity_row(activity: Activity) -> dict[str, Any]:
+    return {name: getattr(activity, name) for name in _ACTIVITY_NAMES}
+
+
+_ACTIVITY_NAMES = tuple(field.name for field in fields(Activity))
+
+
+def activity_update(activity: Activity) -> dict[str, Any]:
+    return {
+        "key_ticket_id": activity.ticket_id,
+        "key_id": activity.id,
+        "is_private": activity.is_private,
+        "message": activity.message,
+        "metadata": activity.metadata,
+        "version": activity.version,
+        "updated_at": activity.updated_at,
+        "updated_by_id": activity.updated_by_id,
+    }
+
+
+def change_row(change: Change) -> dict[str, Any]:
+    activity = change.activity
+    return {
+        "ticket_id": activity.ticket_id,
+        "seq": change.seq,
+        "activity_id": activity.id,
+        "version": activity.version,
+        "change_type": change.change_type,
+        "changed_at": activity.updated_at,
+        "changed_by_id": activity.updated_by_id,
+        "message": activity.message,
+        "metadata": activity.metadata,
+        "is_private": activity.is_private,
+        "was_private": change.was_private,
+    }

@@ -1,0 +1,45 @@
+"""The service as its users meet it: through its doors, on a database of its own."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from service import Service, start
+
+from app.settings import Settings
+from app.store.database import open_database
+from app.store.migrate import migrate
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the tables and no rows, to be copied."""
+    file = tmp_path_factory.mktemp("migrated") / "empty.db"
+
+    async def run() -> None:
+        database = open_database(f"sqlite+aiosqlite:///{file}", read_connections=1)
+        await migrate(database)
+        await database.close()
+
+    anyio.run(run)
+    return file
+
+
+@pytest.fixture
+def settings(migrated_file: Path, tmp_path: Path) -> Settings:
+    """Settings of a service with an empty database of its own."""
+    file = shutil.copy(migrated_file, tmp_path / "ticket-activity.db")
+    return Settings(database_url=f"sqlite+aiosqlite:///{file}")
+
+
+@pytest.fixture
+async def service(settings: Settings) -> AsyncIterator[Service]:
+    async with start(settings) as running:
+        yield running
