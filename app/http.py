@@ -5,7 +5,7 @@ It knows requests, responses and the error family, but neither GraphQL nor ticke
 
 import json
 import re
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
@@ -46,7 +46,7 @@ _encoder = json.JSONEncoder(
 _ascii_encoder = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
-def encode_json(value: Any) -> bytes:
+def encode_json(value: object) -> bytes:
     """Encode compact JSON in UTF-8."""
     try:
         return _encoder.encode(value).encode()
@@ -55,7 +55,7 @@ def encode_json(value: Any) -> bytes:
         return _ascii_encoder.encode(value).encode()
 
 
-def parse_json(text: str, subject: str) -> Any:
+def parse_json(text: str, subject: str) -> object:
     """Parse strict JSON (RFC 8259); `subject` names the text in the InvalidInput raised.
 
     An integer or a nesting that Python can hold passes: the domain has its own bounds.
@@ -75,7 +75,7 @@ def parse_json(text: str, subject: str) -> Any:
         raise InvalidInput(f"{subject} is not accepted: an integer has too many digits.") from None
 
 
-async def read_json(request: Request, max_bytes: int) -> Any:
+async def read_json(request: Request, max_bytes: int) -> object:
     """Read the body as JSON.
 
     Raises UnsupportedMediaType, PayloadTooLarge or InvalidInput, and ClientDisconnect when there
@@ -118,7 +118,6 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
-    body = b""
     more = True
     chunks: list[bytes] = []
     size = 0
@@ -213,7 +212,7 @@ def problem(error: ServiceError, request_id: str) -> Response:
 # The head of a request
 
 
-def request_id(scope: MutableMapping[str, Any]) -> str:
+def request_id(scope: Mapping[str, Any]) -> str:
     """Return the id that `RequestBounds` gave to the request."""
     identifier: str = scope.get("state", {}).get("request_id", "")
     return identifier

@@ -81,13 +81,15 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
 @asynccontextmanager
 async def running(timeline: Timeline) -> AsyncIterator[None]:
     """Run the writer around a block; at the end, finish what waits and close the database."""
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(timeline.writer.run())
-        try:
-            yield
-        finally:
-            timeline.writer.close()
-    await timeline.database.close()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(timeline.writer.run())
+            try:
+                yield
+            finally:
+                timeline.writer.close()
+    finally:
+        await timeline.database.close()
 
 
 def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint[Viewer]:

@@ -35,7 +35,7 @@ class UtcMilliseconds(TypeDecorator[datetime]):
             return value
         return to_milliseconds(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         if value is None or isinstance(value, datetime):
             return value
         return from_milliseconds(value)

@@ -25,15 +25,24 @@ class Settings(BaseSettings):
         default=4, description="Connections for reads, beside the one for writes."
     )
     write_queue_size: PositiveInt = Field(
-        default=4096, description="Commands that may wait for the writer; one more is answered BUSY."
+        default=4096,
+        description="Commands that may wait for the writer; one more is answered BUSY.",
     )
     write_batch_size: PositiveInt = Field(
         default=512, description="Commands that may share one unit of work, and so one commit."
     )
-    max_body_bytes: PositiveInt = Field(default=KIB * KIB, description="Longest request body, in bytes.")
-    max_uri_bytes: PositiveInt = Field(default=8 * KIB, description="Longest path and query, in bytes.")
-    max_header_bytes: PositiveInt = Field(default=32 * KIB, description="Largest headers, in bytes.")
-    max_message_length: PositiveInt = Field(default=64 * KIB, description="Longest message, in characters.")
+    max_body_bytes: PositiveInt = Field(
+        default=KIB * KIB, description="Longest request body, in bytes."
+    )
+    max_uri_bytes: PositiveInt = Field(
+        default=8 * KIB, description="Longest path and query, in bytes."
+    )
+    max_header_bytes: PositiveInt = Field(
+        default=32 * KIB, description="Largest headers, in bytes."
+    )
+    max_message_length: PositiveInt = Field(
+        default=64 * KIB, description="Longest message, in characters."
+    )
     max_metadata_bytes: PositiveInt = Field(
         default=64 * KIB, description="Largest metadata, in bytes of compact JSON in UTF-8."
     )

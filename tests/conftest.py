@@ -39,6 +39,13 @@ def settings(migrated_file: Path, tmp_path: Path) -> Settings:
     return Settings(database_url=f"sqlite+aiosqlite:///{file}")
 
 
+@pytest.fixture(scope="module")
+def blank(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a database that the examples of a property-based test share."""
+    file = shutil.copy(migrated_file, tmp_path_factory.mktemp("shared") / "ticket-activity.db")
+    return Settings(database_url=f"sqlite+aiosqlite:///{file}")
+
+
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[Service]:
     async with start(settings) as running:

@@ -165,7 +165,7 @@ class Service:
             actor_id=actor_id,
             scopes=scopes or READ_WRITE,
             created_at=self.clock(),
-            expires_at=lifetime and self.clock() + lifetime,
+            expires_at=self.clock() + lifetime if lifetime else None,
         )
         return Client(self.http, actor_id, token.text)
 
@@ -191,9 +191,11 @@ async def start(settings: Settings, clock: Clock | None = None) -> AsyncIterator
     app = create_app(settings, clock)
     database = open_database(settings.database_url, read_connections=1)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://service.test") as http,
-    ):
-        yield Service(http, database, clock, settings)
-    await database.close()
+    try:
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, base_url="http://service.test") as http,
+        ):
+            yield Service(http, database, clock, settings)
+    finally:
+        await database.close()

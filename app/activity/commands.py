@@ -1,7 +1,8 @@
 """What a caller asks for, as frozen values: the doors build them, `decide` carries them out.
 
 `check` refuses what can be told wrong without the database; `ticket_ids` and `activity_ids` are
-the rows the decision looks at, `creates` is the activity it would add. ABSENT stands for an argument not given, None for null.
+the rows the decision looks at, `creates` is the activity it would add.
+ABSENT stands for an argument not given, None for null.
 """
 
 from dataclasses import dataclass
@@ -120,10 +121,10 @@ class UpdateActivity:
 
     ticket_id: UUID
     activity_id: UUID
-    message: str | None | AbsentType = ABSENT
-    metadata: JSONObject | None | AbsentType = ABSENT
-    metadata_patch: JSONObject | None | AbsentType = ABSENT
-    is_private: bool | None | AbsentType = ABSENT
+    message: str | AbsentType | None = ABSENT
+    metadata: JSONObject | AbsentType | None = ABSENT
+    metadata_patch: JSONObject | AbsentType | None = ABSENT
+    is_private: bool | AbsentType | None = ABSENT
     expected_versions: frozenset[int] | None = None
 
     @property

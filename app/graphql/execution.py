@@ -30,14 +30,13 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from app.errors import InvalidInput, ServiceError
+from app.errors import InternalError, InvalidInput, ServiceError
 
 logger = logging.getLogger("app")
 
 PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
 VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
 OPERATION_NOT_RESOLVED = "OPERATION_RESOLUTION_FAILURE"
-INTERNAL = "INTERNAL"
 
 # The rules of the specification, and the two that Strawberry always adds to them.
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
@@ -93,7 +92,7 @@ class Executor:
     ) -> None:
         if schema.extensions or schema.directives:
             raise ValueError("Schema extensions and operation directives would not be run.")
-        self._schema = schema._schema  # noqa: SLF001  # Strawberry has no public name for it
+        self._schema = schema._schema  # Strawberry has no public name for it
         self._documents = _DocumentCache(cache_size)
         self._rules = tuple(rules)
         self._max_tokens = max_tokens
@@ -118,7 +117,7 @@ class Executor:
         self,
         operation: Operation,
         variables: Mapping[str, Any] | None,
-        context: Any,
+        context: object,
         extensions: Mapping[str, Any] | None = None,
     ) -> Result:
         """Execute a query or mutation; raise RequestErrors where the variables do not fit it."""
@@ -131,7 +130,7 @@ class Executor:
             raw_variable_values=cast("dict[str, Any] | None", variables),
             operation_name=operation.name,
             max_coercion_errors=self._max_errors,
-            is_awaitable=optimized_is_awaitable,
+            is_awaitable=cast("Any", optimized_is_awaitable),
             hide_suggestions=self._hide_suggestions,
             operation_extensions=extensions,
         )
@@ -224,21 +223,31 @@ def format_errors(
     `code` is that of an error of the language itself. Without one the errors come from execution,
     where only an argument can still be the client's mistake.
     """
-    logged: set[int] = set()
+    logged: set[object] = set()
     return [_format(error, request_id, code, logged) for error in errors]
 
 
 def _format(
-    error: GraphQLError, request_id: str, code: str | None, logged: set[int]
+    error: GraphQLError, request_id: str, code: str | None, logged: set[object]
 ) -> FormattedError:
     cause = _cause(error)
-    own_code = cause.code if isinstance(cause, ServiceError) else _language_code(cause, code)
-    if own_code is not None:
-        return _document(error, error.message, {"code": own_code})
-    if id(cause) not in logged:  # one failed batch load fails every field that waits for it
-        logged.add(id(cause))
+    if isinstance(cause, ServiceError):
+        return _document(error, _message(error, cause), {"code": cause.code})
+    if language_code := _language_code(cause, code):
+        return _document(error, error.message, {"code": language_code})
+    # One failed batch load fails many fields, and one faulty field fails in every item of a list.
+    marks = {id(cause), tuple(key for key in error.path or () if isinstance(key, str))}
+    if logged.isdisjoint(marks):
         log_fault(cause, request_id)
-    return _document(error, "Internal error", {"code": INTERNAL, "requestId": request_id})
+    logged |= marks
+    extensions = {"code": InternalError.code, "requestId": request_id}
+    return _document(error, "Internal error", extensions)
+
+
+def _message(error: GraphQLError, cause: ServiceError) -> str:
+    """Keep where a value did not fit, but say why in our words, without quoting the value."""
+    where, wrapped, _ = error.message.partition("Expected value of type '")
+    return where + cause.message if wrapped else cause.message
 
 
 def _document(error: GraphQLError, message: str, extensions: dict[str, Any]) -> FormattedError:
@@ -249,6 +258,10 @@ def _document(error: GraphQLError, message: str, extensions: dict[str, Any]) -> 
         document["path"] = error.path
     document["extensions"] = extensions
     return document
+
+
+def is_fault(error: FormattedError) -> bool:
+    return bool(error["extensions"]["code"] == InternalError.code)
 
 
 def log_fault(fault: Exception, request_id: str) -> None:

@@ -1,31 +1,43 @@
-"""The GraphQL door: GraphQL over HTTP (first release, September 2026), GET and POST."""
+"""The GraphQL door: GraphQL over HTTP (first release, September 2026), by GET, HEAD and POST.
 
-from collections.abc import Awaitable, Callable
+Two answers differ from that text and follow the public `graphql-http` audits of today: 400 where
+it has 422, and 200 for request errors to a client that takes only application/json.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
 
 from graphql import OperationType
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import InvalidInput, MethodNotAllowed, NotAcceptable, ServiceError
-from app.graphql.execution import Executor, RequestErrors, format_errors
+from app.errors import InternalError, InvalidInput, MethodNotAllowed, NotAcceptable, ServiceError
+from app.graphql.execution import (
+    Executor,
+    RequestErrors,
+    Result,
+    format_errors,
+    is_fault,
+    log_fault,
+)
 from app.http import JSON, encode_json, parse_json, preferred_type, read_json, request_id
 
 GRAPHQL_RESPONSE_JSON = "application/graphql-response+json"
 HTML = "text/html"
 
 _BAD_REQUEST = 400
+_PARTIAL_SUCCESS = 294  # named by the specification; to others it is a 2xx like 200
 
 ViewerT = TypeVar("ViewerT")
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """The parameters of a request; null stands for absent."""
+class Parameters(NamedTuple):
+    """The parameters of a request; None stands for absent."""
 
-    query: str
+    query: str | None
     operation_name: str | None
     variables: dict[str, Any] | None
     extensions: dict[str, Any] | None
@@ -33,121 +45,174 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class GraphQLEndpoint(Generic[ViewerT]):
-    """An ASGI application for one path."""
+    """An ASGI application for one path.
+
+    `authenticate` takes the Authorization header. `page` answers a browser that comes without a
+    query, and needs no token.
+    """
 
     executor: Executor
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
-    make_context: Callable[[Request, ViewerT], Any]
+    make_context: Callable[[Request, ViewerT], object]
     max_body_bytes: int
     page: Callable[[], Response] | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         response = await self._respond(request)
+        if request.method == "HEAD":
+            response.body = b""  # the headers stay those of GET
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        if self._wants_page(request) and self.page:
-            return self.page()
-        media_type = JSON
+        """Answer the request, or what it raises: the one place where errors become responses."""
+        media_type = JSON  # until the client's choice is known
         try:
             _require_method(request)
-            media_type = _media_type(request)
-            return await self._answer(request, media_type)
+            media_type = self._media_type(request)
+            if media_type == HTML and self.page:
+                return self.page()
+            return _executed(await self._execute(request), request, media_type)
         except ServiceError as error:
-            return _refusal(request, error, media_type)
+            return _refused(error, media_type)
         except RequestErrors as error:
-            errors = format_errors(error.errors, request_id(request.scope), error.code)
-            return _document({"errors": errors}, _BAD_REQUEST, media_type)
+            return _not_executed(error, request, media_type)
+        except ClientDisconnect:
+            raise
+        except Exception as fault:
+            log_fault(fault, request_id(request.scope))
+            return _refused(InternalError("Internal error"), media_type, request_id(request.scope))
 
-    def _wants_page(self, request: Request) -> bool:
-        if request.method not in ("GET", "HEAD") or "query" in request.query_params:
-            return False
-        accept = request.headers.get("accept")
-        return preferred_type(accept, (GRAPHQL_RESPONSE_JSON, JSON, HTML)) == HTML
+    def _media_type(self, request: Request) -> str:
+        accept = ", ".join(request.headers.getlist("accept")) or None
+        offered: tuple[str, ...] = (JSON, GRAPHQL_RESPONSE_JSON)
+        if self.page and request.method != "POST" and "query" not in request.query_params:
+            offered += (HTML,)
+        media_type = preferred_type(accept, offered)
+        if media_type is None:
+            raise NotAcceptable(f"The response is {GRAPHQL_RESPONSE_JSON} or {JSON}.")
+        return media_type
 
-    async def _answer(self, request: Request, media_type: str) -> Response:
-        # Whoever has no token is told so before any of the work that a document can cause.
+    async def _execute(self, request: Request) -> Result:
+        # Before the body: whoever has no token makes the service neither read nor parse anything.
         viewer = await self.authenticate(request.headers.get("authorization"))
         parameters = await self._parameters(request)
-        operation = self.executor.prepare(parameters.query, parameters.operation_name)
+        operation = self.executor.prepare(_document_text(parameters), parameters.operation_name)
         _require_allowed(operation.kind, request)
         context = self.make_context(request, viewer)
-        result = await self.executor.execute(operation, parameters.variables, context)
-        document: dict[str, Any] = {"data": result.data}
-        if result.errors:
-            errors = format_errors(result.errors, request_id(request.scope))
-            document = {"errors": errors, **document}
-        return _document(document, 200, media_type)
+        return await self.executor.execute(
+            operation, parameters.variables, context, parameters.extensions
+        )
 
     async def _parameters(self, request: Request) -> Parameters:
         if request.method != "POST":
-            return _read_parameters(_query_parameters(request))
+            return _read_parameters(_url_parameters(request))
+        # JSON is the only type read, and a browser sends it to other origins after a preflight
+        # only: a form or a plain text can never mutate.
         body = await read_json(request, self.max_body_bytes)
         if not isinstance(body, dict):
-            raise InvalidInput("The body must be a JSON object.")
+            raise InvalidInput("The body must be a JSON object; batches are not supported.")
         return _read_parameters(body)
+
+
+# The request
 
 
 def _require_method(request: Request) -> None:
     if request.method not in ("GET", "HEAD", "POST"):
-        raise MethodNotAllowed("Send GET or POST.", allow="GET, HEAD, POST")
-
-
-def _media_type(request: Request) -> str:
-    accept = ", ".join(request.headers.getlist("accept")) or None
-    media_type = preferred_type(accept, (JSON, GRAPHQL_RESPONSE_JSON))
-    if media_type is None:
-        raise NotAcceptable(f"The answer is {GRAPHQL_RESPONSE_JSON} or {JSON}.")
-    return media_type
+        raise MethodNotAllowed("Send a query by POST or GET.", allow="GET, HEAD, POST")
 
 
 def _require_allowed(kind: OperationType, request: Request) -> None:
+    if kind is OperationType.SUBSCRIPTION:
+        raise InvalidInput("A subscription has many responses; this request asks for one.")
     if kind is OperationType.MUTATION and request.method != "POST":
         raise MethodNotAllowed("A mutation must be sent by POST.", allow="POST")
 
 
-def _query_parameters(request: Request) -> dict[str, Any]:
-    """Read the URL's parameters; `variables` and `extensions` hold JSON."""
-    parameters: dict[str, Any] = dict(request.query_params)
-    for name in ("variables", "extensions"):
-        if text := parameters.get(name):
-            parameters[name] = parse_json(text, name)
-    return {name: value for name, value in parameters.items() if value != ""}
+def _url_parameters(request: Request) -> dict[str, object]:
+    """Read the parameters in the URL: an empty one is absent, two of them hold JSON."""
+    try:
+        query = request.scope["query_string"].decode()
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidInput("The query of the URL is not valid UTF-8.") from None
+    parameters: dict[str, object] = {}
+    for name, value in pairs:
+        if name in parameters:
+            raise InvalidInput(f"{name} is given more than once.", path=(name,))
+        is_json = name in ("variables", "extensions") and value
+        parameters[name] = parse_json(value, name) if is_json else value or None
+    return parameters
 
 
-def _read_parameters(values: dict[str, Any]) -> Parameters:
-    query = _typed(values, "query", str, "a string")
-    if not query:
-        raise InvalidInput("query must be a non-empty string.", path=("query",))
+def _read_parameters(values: Mapping[str, object]) -> Parameters:
+    """Check the types; what else is among the values is ignored, as the specification says."""
     return Parameters(
-        query,
-        _typed(values, "operationName", str, "a string"),
-        _typed(values, "variables", dict, "an object"),
-        _typed(values, "extensions", dict, "an object"),
+        _text(values, "query"),
+        _text(values, "operationName"),
+        _object(values, "variables"),
+        _object(values, "extensions"),
     )
 
 
-def _typed(values: dict[str, Any], name: str, kind: type[Any], article: str) -> Any:
+def _text(values: Mapping[str, object], name: str) -> str | None:
     value = values.get(name)
-    if value is not None and not isinstance(value, kind):
-        raise InvalidInput(f"{name} must be {article}.", path=(name,))
-    return value
+    if value is None or isinstance(value, str):
+        # Some clients send "" for no operation; no operation can have that name.
+        return value or None
+    raise InvalidInput(f"{name} must be a string.", path=(name,))
 
 
-def _refusal(request: Request, error: ServiceError, media_type: str) -> Response:
-    """Answer what failed before execution. Bad input is 400 here, as the specification has it."""
+def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
+    value = values.get(name)
+    if value is None or isinstance(value, dict):
+        return value
+    raise InvalidInput(f"{name} must be an object.", path=(name,))
+
+
+def _document_text(parameters: Parameters) -> str:
+    """Return the text of the document; persisted and trusted documents will be found here."""
+    if parameters.query is None:
+        raise InvalidInput("query must be a non-empty string.", path=("query",))
+    return parameters.query
+
+
+# The response
+
+
+def _executed(result: Result, request: Request, media_type: str) -> Response:
+    """Answer an executed operation: a success whatever its fields met, even if `data` is null."""
+    if not result.errors:
+        return _response({"data": result.data}, 200, media_type)
+    errors = format_errors(result.errors, request_id(request.scope))
+    status = _PARTIAL_SUCCESS if media_type == GRAPHQL_RESPONSE_JSON else 200
+    return _response({"errors": errors, "data": result.data}, status, media_type)
+
+
+def _not_executed(error: RequestErrors, request: Request, media_type: str) -> Response:
+    """Answer the request errors of GraphQL: there is no `data`."""
+    errors = format_errors(error.errors, request_id(request.scope), error.code)
+    status = 200 if media_type == JSON else _BAD_REQUEST
+    if any(map(is_fault, errors)):
+        status = InternalError.status
+    return _response({"errors": errors}, status, media_type)
+
+
+def _refused(error: ServiceError, media_type: str, identifier: str | None = None) -> Response:
+    """Answer what failed before GraphQL began; bad input has the status 400 at this door."""
     status = _BAD_REQUEST if isinstance(error, InvalidInput) else error.status
-    extensions = {"code": error.code, "requestId": request_id(request.scope)}
+    extensions = {"code": error.code} | ({"requestId": identifier} if identifier else {})
     document = {"errors": [{"message": error.message, "extensions": extensions}]}
-    return _document(document, status, media_type, error.headers)
+    return _response(document, status, media_type, error.headers)
 
 
-def _document(
-    document: dict[str, Any], status: int, media_type: str, headers: dict[str, str] | None = None
+def _response(
+    document: dict[str, Any], status: int, media_type: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return Response(
-        encode_json(document),
-        status,
-        {**(headers or {}), "Content-Type": f"{media_type}; charset=utf-8", "Vary": "Accept"},
-    )
+    own = {
+        "Content-Type": f"{media_type}; charset=utf-8",
+        "Cache-Control": "no-store",
+        "Vary": "Accept",
+    }
+    return Response(encode_json(document), status, own | dict(headers or {}))

@@ -1,7 +1,6 @@
 """The root fields that read."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 

@@ -6,8 +6,8 @@ from typing import Any
 from sqlalchemy import Column, Table
 from sqlmodel import SQLModel
 
-from app.activity.state import Activity, Change, Original, Ticket
 from app import models
+from app.activity.state import Activity, Change, Original, Ticket
 
 
 def _table(model: type[SQLModel]) -> Table:

@@ -14,7 +14,6 @@ from app.activity.commands import Command
 from app.activity.state import Activity, Change, ChangeType, Original, State, Ticket
 from app.store import rows
 
-
 _SELECT_TICKETS = (
     select(*rows.TICKET_COLUMNS)
     .where(rows.TICKET.c.id.in_(bindparam("ids", expanding=True)))

@@ -134,7 +134,7 @@ class Writer:
         """Decide one job on what those before it left; whatever it raises is for its caller."""
         try:
             outcome = decide(state, job.command, job.viewer, self.clock(), self.limits)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             return error
         if outcome.change:
             state.apply(outcome.change)

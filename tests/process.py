@@ -1,0 +1,88 @@
+"""The service as a process of its own, started by the command README.md names."""
+
+import os
+import re
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Process:
+    """A server that has printed how to use it, and so accepts connections."""
+
+    popen: "subprocess.Popen[str]"
+    hints: str
+
+    @property
+    def origin(self) -> str:
+        return self._found(r"(http://[^/]+)/graphql#")
+
+    @property
+    def token(self) -> str:
+        return self._found(r"#token=(\S+)")
+
+    @property
+    def curls(self) -> list[str]:
+        """The commands to paste."""
+        return [
+            block.strip()
+            for block in re.findall(r"^  (curl .*?)\n\n", self.hints, re.DOTALL | re.MULTILINE)
+        ]
+
+    def _found(self, pattern: str) -> str:
+        found = re.search(pattern, self.hints)
+        assert found, self.hints
+        return found[1]
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal and return the exit status."""
+        self.popen.send_signal(number)
+        return self.popen.wait(timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _at: TracebackType | None,
+    ) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait()
+        if self.popen.stdout:
+            self.popen.stdout.close()
+
+
+def environment(database: Path, **settings: str) -> dict[str, str]:
+    return os.environ | {
+        "TICKET_ACTIVITY_DATABASE_URL": f"sqlite+aiosqlite:///{database}",
+        "TICKET_ACTIVITY_PORT": "0",
+        **{f"TICKET_ACTIVITY_{name.upper()}": value for name, value in settings.items()},
+    }
+
+
+def serve(database: Path, **settings: str) -> Process:
+    """Run `./scripts/serve` on a free port and wait until it has printed what to paste."""
+    popen = subprocess.Popen(
+        [ROOT / "scripts" / "serve"],
+        env=environment(database, **settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert popen.stdout
+    hints = ""
+    for line in popen.stdout:
+        hints += line
+        if hints.endswith("}}'\n\n"):
+            return Process(popen, hints)
+    popen.stdout.close()
+    raise AssertionError(f"the service ended with {popen.wait()}: {hints}")

@@ -1,0 +1,82 @@
+"""The migrations make the tables that the models describe, and take them away again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect
+from sqlmodel import SQLModel
+
+from app.settings import Settings
+from app.store.database import open_database
+from app.store.migrate import alembic_config, migrate
+
+
+async def on_database(url: str, look: Callable[[Connection], Any]) -> Any:
+    database = open_database(url, read_connections=1)
+    async with database.unit_of_work() as session:
+        result = await (await session.connection()).run_sync(look)
+    await database.close()
+    return result
+
+
+def differences(connection: Connection) -> Any:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return compare_metadata(context, SQLModel.metadata)
+
+
+async def test_migrations_leave_nothing_to_generate(settings: Settings) -> None:
+    assert await on_database(settings.database_url, differences) == []
+
+
+async def test_timelines_are_stored_in_the_order_of_their_keys(settings: Settings) -> None:
+    def definitions(connection: Connection) -> list[str]:
+        rows = connection.exec_driver_sql(
+            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name != 'alembic_version'"
+        )
+        return [row[0] for row in rows]
+
+    found = await on_database(settings.database_url, definitions)
+
+    assert len(found) == 4
+    assert all(definition.strip().endswith("WITHOUT ROWID") for definition in found)
+
+
+async def test_migrating_again_changes_nothing(settings: Settings) -> None:
+    database = open_database(settings.database_url, read_connections=1)
+    await migrate(database)
+    await database.close()
+
+    assert await on_database(settings.database_url, differences) == []
+
+
+async def test_downgrading_takes_everything_away(settings: Settings) -> None:
+    await on_database(
+        settings.database_url,
+        lambda connection: command.downgrade(alembic_config(connection), "base"),
+    )
+
+    names = await on_database(
+        settings.database_url, lambda connection: inspect(connection).get_table_names()
+    )
+    assert names == ["alembic_version"]
+
+
+async def test_a_migration_that_fails_leaves_no_trace(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/occupied.db"
+    await on_database(
+        url, lambda connection: connection.exec_driver_sql("CREATE TABLE ticket_activity (x)")
+    )
+    database = open_database(url, read_connections=1)
+
+    try:
+        await migrate(database)
+    except Exception as error:  # noqa: BLE001, RUF100
+        assert "already exists" in str(error)  # noqa: PT017
+    await database.close()
+
+    names = await on_database(url, lambda connection: inspect(connection).get_table_names())
+    assert names == ["ticket_activity"]

@@ -1,0 +1,25 @@
+"""README.md says what the code says."""
+
+from pathlib import Path
+
+from app.settings import ENV_PREFIX, Settings
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:
+    rows = [
+        f"| `{ENV_PREFIX}{name.upper()}` | `{field.default}` | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+
+    table = [line for line in README.splitlines() if line.startswith(f"| `{ENV_PREFIX}")]
+
+    assert table == rows
+
+
+def test_every_script_is_in_the_table() -> None:
+    scripts = Path(__file__).parent.parent / "scripts"
+    names = {f"`scripts/{file.name}`" for file in scripts.iterdir() if not file.suffix}
+
+    assert {name for name in names if f"| {name} |" not in README} == {"`scripts/install`"}

@@ -1,0 +1,213 @@
+"""The edges of the single writer: batches, failing jobs, callers that leave, closing."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from service import Clock, Service, start
+from sqlalchemy import event
+
+from app.activity.commands import Command, CreateTicket, UpdateActivity
+from app.activity.decide import Outcome
+from app.activity.values import generate_uuid7
+from app.auth import Scope, Viewer
+from app.errors import Busy, NotFound
+from app.main import create_timeline, running
+from app.settings import Settings
+from app.timeline import Timeline
+
+ADA = Viewer(UUID(int=1), "Ada", frozenset(Scope), "test")
+
+
+def a_ticket() -> CreateTicket:
+    return CreateTicket(generate_uuid7(Clock().now), "opened", {})
+
+
+def an_update(ticket: CreateTicket, message: str) -> UpdateActivity:
+    return UpdateActivity(ticket.ticket_id, ticket.entry.activity_id, message=message)
+
+
+def count_commits(timeline: Timeline) -> Callable[[], int]:
+    commits: list[None] = []
+    event.listen(
+        timeline.database.write_engine.sync_engine, "commit", lambda _: commits.append(None)
+    )
+    return lambda: len(commits)
+
+
+async def submit_all(timeline: Timeline, commands: list[Command]) -> list[Outcome | BaseException]:
+    return await asyncio.gather(
+        *(timeline.submit(ADA, command) for command in commands), return_exceptions=True
+    )
+
+
+def messages_on_disk(settings: Settings) -> set[str]:
+    """What another process reads."""
+    file = settings.database_url.removeprefix("sqlite+aiosqlite:///")
+    with closing(sqlite3.connect(file)) as connection:
+        return {row[0] for row in connection.execute("SELECT message FROM ticket_activity")}
+
+
+async def test_commands_that_wait_share_one_commit(settings: Settings) -> None:
+    timeline = create_timeline(settings, Clock())
+    async with running(timeline):
+        commits = count_commits(timeline)
+        tickets = [a_ticket() for _ in range(100)]
+
+        outcomes = await submit_all(timeline, list(tickets))
+
+        assert commits() == 1
+        assert [outcome.activity.ticket_id for outcome in outcomes if isinstance(outcome, Outcome)]
+        assert all(isinstance(outcome, Outcome) for outcome in outcomes)
+
+
+async def test_a_batch_is_bounded(settings: Settings) -> None:
+    timeline = create_timeline(settings.model_copy(update={"write_batch_size": 10}), Clock())
+    async with running(timeline):
+        commits = count_commits(timeline)
+
+        await submit_all(timeline, [a_ticket() for _ in range(35)])
+
+        assert commits() == 4
+
+
+async def test_commands_of_one_batch_see_those_before_them(settings: Settings) -> None:
+    timeline = create_timeline(settings, Clock())
+    ticket = a_ticket()
+    async with running(timeline):
+        commits = count_commits(timeline)
+
+        outcomes = await submit_all(
+            timeline, [ticket, *(an_update(ticket, f"message {i}") for i in range(5))]
+        )
+
+        assert commits() == 1
+        assert [
+            (outcome.activity.version, outcome.ticket.last_seq)
+            for outcome in outcomes
+            if isinstance(outcome, Outcome)
+        ] == [(n, n) for n in range(1, 7)]
+
+
+async def test_a_failing_command_fails_alone(settings: Settings) -> None:
+    timeline = create_timeline(settings, Clock())
+    first, missing, last = a_ticket(), a_ticket(), a_ticket()
+    async with running(timeline):
+        outcomes = await submit_all(
+            timeline, [first, an_update(missing, "x"), last, an_update(first, "kept")]
+        )
+
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [Outcome, NotFound, Outcome, Outcome]
+    assert messages_on_disk(settings) == {"kept", "opened"}
+
+
+async def test_a_command_that_the_engine_refuses_fails_alone(settings: Settings) -> None:
+    timeline = create_timeline(settings, Clock())
+    good, bad = a_ticket(), a_ticket()
+    # No door lets this text through; here it stands for whatever one engine alone refuses.
+    poison = CreateTicket(bad.ticket_id, "half a pair: \ud800", {})
+    async with running(timeline):
+        jobs = [timeline.writer.submit(ADA, command) for command in (poison, good)]
+        refused, outcome = await asyncio.gather(*jobs, return_exceptions=True)
+
+    assert isinstance(refused, UnicodeEncodeError)
+    assert isinstance(outcome, Outcome)
+    assert messages_on_disk(settings) == {"opened"}
+
+
+async def test_a_caller_that_leaves_takes_its_waiting_command_back(settings: Settings) -> None:
+    timeline = create_timeline(settings, Clock())
+    stays, leaves = a_ticket(), a_ticket()
+    async with running(timeline):
+        waiting = asyncio.ensure_future(timeline.submit(ADA, leaves))
+        kept = asyncio.ensure_future(timeline.submit(ADA, stays))
+        await asyncio.sleep(0)  # both are in the queue; the writer has not run yet
+        waiting.cancel()
+
+        outcome = await kept
+
+        assert outcome.ticket.id == stays.ticket_id
+        [found, other] = await timeline.load_tickets(ADA, [stays.ticket_id, leaves.ticket_id])
+        assert found is not None
+        assert other is None
+
+
+async def test_a_caller_that_leaves_during_the_unit_of_work_harms_nobody(
+    settings: Settings,
+) -> None:
+    timeline = create_timeline(settings, Clock())
+    begun = asyncio.Event()
+    event.listen(timeline.database.write_engine.sync_engine, "begin", lambda _: begun.set())
+    async with running(timeline):
+        leaves = asyncio.ensure_future(timeline.submit(ADA, a_ticket()))
+        stays = asyncio.ensure_future(timeline.submit(ADA, a_ticket()))
+        await begun.wait()
+        leaves.cancel()
+
+        assert (await stays).ticket.last_seq == 1
+        assert (await timeline.submit(ADA, a_ticket())).ticket.last_seq == 1
+
+
+async def test_a_full_queue_is_busy(settings: Settings) -> None:
+    timeline = create_timeline(settings.model_copy(update={"write_queue_size": 3}), Clock())
+    async with running(timeline):
+        outcomes = await submit_all(timeline, [a_ticket() for _ in range(5)])
+
+        assert [type(outcome) for outcome in outcomes] == [Outcome] * 3 + [Busy] * 2
+        assert isinstance(await timeline.submit(ADA, a_ticket()), Outcome)
+
+
+async def test_a_full_queue_is_503_on_both_doors(settings: Settings) -> None:
+    async with start(settings.model_copy(update={"write_queue_size": 1})) as service:
+        author = await service.client()
+        ticket_id = await author.create_ticket()
+        entry = await author.create_activity(ticket_id)
+        responses = await asyncio.gather(
+            *(author.put(ticket_id, entry["id"], {"message": str(i)}) for i in range(20))
+        )
+
+    busy = [response for response in responses if response.status_code == 503]
+    assert busy
+    assert {response.status_code for response in responses} == {200, 503}
+    assert {response.json()["code"] for response in busy} == {"BUSY"}
+    assert {response.headers["Retry-After"] for response in busy} == {"1"}
+
+
+async def test_closing_finishes_what_waits_and_refuses_what_comes(settings: Settings) -> None:
+    timeline = create_timeline(settings.model_copy(update={"write_batch_size": 2}), Clock())
+    async with running(timeline):
+        queued = [asyncio.ensure_future(timeline.submit(ADA, a_ticket())) for _ in range(9)]
+        await asyncio.sleep(0)
+        timeline.writer.close()
+        timeline.writer.close()
+
+        with pytest.raises(Busy, match="shutting down"):
+            await timeline.submit(ADA, a_ticket())
+        outcomes = await asyncio.gather(*queued)
+
+    assert len(outcomes) == 9
+    with pytest.raises(Busy, match="shutting down"):
+        await timeline.submit(ADA, a_ticket())
+
+
+async def test_another_process_that_writes_is_waited_for_or_busy(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    author = await service.client()
+    ticket_id = await author.create_ticket()
+    entry = await author.create_activity(ticket_id, message="before")
+    file = Path(service.settings.database_url.removeprefix("sqlite+aiosqlite:///"))
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.ensure_future(author.put(ticket_id, entry["id"], {"message": "after"}))
+        refused = await waiting  # the other keeps the lock for longer than anybody waits
+        other.execute("ROLLBACK")
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "BUSY")
+    response = await author.put(ticket_id, entry["id"], {"message": "after"})
+    assert response.status_code == 200
