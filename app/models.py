@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Dialect, Enum, Index, Text, TypeDecorator
+from sqlalchemy import BigInteger, Dialect, Enum, Index, Text, TypeDecorator, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import JSON, TypeEngine
 from sqlmodel import Field, SQLModel
@@ -52,6 +52,12 @@ def _enum(enum: type[ActivityType] | type[ChangeType]) -> Enum:
     )
 
 
+def _listed_index(name: str, *columns: str) -> Index:
+    """An index of the entries that lists show, in one of their orders."""
+    is_listed = text("deleted_at IS NULL")
+    return Index(name, *columns, sqlite_where=is_listed, postgresql_where=is_listed)
+
+
 class Ticket(SQLModel, table=True):
     """`last_seq` counts the changes of the ticket; it is the lock of its timeline."""
 
@@ -65,10 +71,18 @@ class Ticket(SQLModel, table=True):
 
 
 class TicketActivity(SQLModel, table=True):
-    """The entries as they are now. `id` is unique over all tickets, so that `node` can find it."""
+    """The entries as they are now. `id` is unique over all tickets, so that `node` can find it.
+
+    A deleted entry stays as a tombstone: its id is in use, and its history goes on naming it.
+    """
 
     __tablename__: ClassVar[str] = "ticket_activity"
-    __table_args__ = (Index("uq_ticket_activity_id", "id", unique=True), _WITHOUT_ROWID)
+    __table_args__ = (
+        Index("uq_ticket_activity_id", "id", unique=True),
+        _listed_index("ix_ticket_activity_created", "ticket_id", "created_at", "id"),
+        _listed_index("ix_ticket_activity_updated", "ticket_id", "updated_at", "id"),
+        _WITHOUT_ROWID,
+    )
 
     ticket_id: UUID = Field(primary_key=True, foreign_key="ticket.id")
     id: UUID = Field(primary_key=True)
@@ -82,6 +96,7 @@ class TicketActivity(SQLModel, table=True):
     version: int
     updated_at: datetime = Field(sa_type=UtcMilliseconds)
     updated_by_id: UUID | None
+    deleted_at: datetime | None = Field(sa_type=UtcMilliseconds)
 
 
 class TicketActivityChange(SQLModel, table=True):

@@ -14,10 +14,12 @@ from app.activity import policy
 from app.activity.commands import Command
 from app.activity.decide import Outcome
 from app.activity.limits import InputLimits
-from app.activity.state import Activity, Ticket
+from app.activity.pages import Filter, Listing, Page, Position, Side, Window
+from app.activity.state import Activity, Revision, Ticket
 from app.auth import Scope, Token, Viewer, parse_authorization
 from app.errors import Unauthenticated
 from app.models import AccessToken
+from app.store import pages
 from app.store.database import Database
 from app.store.reader import load_activities, load_tickets
 from app.store.tokens import find_token
@@ -82,6 +84,28 @@ class Timeline:
         """Return tickets in the order of the ids, None where there is none."""
         policy.require_read(viewer)
         return await load_tickets(self.database, ids)
+
+    async def load_page(self, viewer: Viewer, listing: Listing, window: Window) -> Page[Activity]:
+        """Return one page of what the viewer sees of a listing."""
+        policy.require_read(viewer)
+        return await pages.load_page(self.database, viewer, listing, window)
+
+    async def has_any(self, viewer: Viewer, listing: Listing, *, side: Side, of: Position) -> bool:
+        """Tell whether the viewer sees anything on one side of a position, itself included."""
+        policy.require_read(viewer)
+        return await pages.has_any(self.database, viewer, listing, side=side, of=of)
+
+    async def count_activities(self, viewer: Viewer, ticket_id: UUID, wanted: Filter) -> int:
+        """Count what the viewer sees of a timeline and passes the filter."""
+        policy.require_read(viewer)
+        return await pages.count_activities(self.database, viewer, ticket_id, wanted)
+
+    async def load_revisions(
+        self, viewer: Viewer, activities: Sequence[Activity], *, after: int, size: int
+    ) -> list[list[Revision]]:
+        """Return revisions of entries that the viewer sees now, which makes all of them visible."""
+        policy.require_read(viewer)
+        return await pages.load_revisions(self.database, activities, after=after, size=size)
 
     async def _known_token(self, token: Token) -> _KnownToken:
         known = self._known_tokens.get(token.id)

@@ -68,12 +68,8 @@ class CreateActivity:
     @property
     def merge_target(self) -> UUID | None:
         """The ticket that a merged_into entry names, if it names one."""
-        if self.activity_type is not ActivityType.MERGED_INTO:
-            return None
-        try:
-            return parse_uuid(self.metadata.get("ticketId"))
-        except InvalidInput:
-            return None
+        is_merge = self.activity_type is ActivityType.MERGED_INTO
+        return merge_target(self.metadata) if is_merge else None
 
     @property
     def creates(self) -> UUID | None:
@@ -158,7 +154,39 @@ class UpdateActivity:
             check_json_object(self.metadata_patch, limits, "metadataPatch")
 
 
-Command = CreateTicket | CreateActivity | UpdateActivity
+@dataclass(frozen=True, slots=True)
+class DeleteActivity:
+    """`expected_versions` are the versions the caller would delete; None stands for any."""
+
+    ticket_id: UUID
+    activity_id: UUID
+    expected_versions: frozenset[int] | None = None
+
+    @property
+    def creates(self) -> UUID | None:
+        return None
+
+    @property
+    def ticket_ids(self) -> set[UUID]:
+        return {self.ticket_id}
+
+    @property
+    def activity_ids(self) -> set[UUID]:
+        return {self.activity_id}
+
+    def check(self, limits: InputLimits) -> None:
+        """Every such command is well formed."""
+
+
+Command = CreateTicket | CreateActivity | UpdateActivity | DeleteActivity
+
+
+def merge_target(metadata: JSONObject) -> UUID | None:
+    """Return the ticket that the metadata of a merged_into entry names, if it names one."""
+    try:
+        return parse_uuid(metadata.get("ticketId"))
+    except InvalidInput:
+        return None
 
 
 def _check_flag(value: object) -> None:

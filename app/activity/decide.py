@@ -10,7 +10,14 @@ from typing import assert_never
 from uuid import UUID
 
 from app.activity import policy
-from app.activity.commands import Command, CreateActivity, CreateTicket, UpdateActivity
+from app.activity.commands import (
+    Command,
+    CreateActivity,
+    CreateTicket,
+    DeleteActivity,
+    UpdateActivity,
+    merge_target,
+)
 from app.activity.limits import InputLimits, check_json_object
 from app.activity.merge_patch import merge_patch
 from app.activity.state import (
@@ -44,6 +51,8 @@ def decide(
     match command:
         case UpdateActivity():
             return _update_activity(state, command, viewer, now, limits)
+        case DeleteActivity():
+            return _delete_activity(state, command, viewer, now)
         case CreateActivity():
             return _create_activity(state, command, viewer, now)
         case CreateTicket():
@@ -68,12 +77,35 @@ def _update_activity(
         if command.is_private is ABSENT
         else bool(command.is_private),
     )
+    ticket = state.tickets[activity.ticket_id]
     if _holds_same(activity, updated):
-        return Outcome(state.tickets[activity.ticket_id], activity, None)
-    return _changed(state, activity, updated, viewer, now)
+        return Outcome(ticket, activity, None)
+    return _changed(ticket, activity, updated, viewer, now)
 
 
-def _require_version(command: UpdateActivity, activity: Activity) -> None:
+def _delete_activity(
+    state: State, command: DeleteActivity, viewer: Viewer, now: datetime
+) -> Outcome:
+    activity = policy.require_visible(
+        viewer, command.ticket_id, command.activity_id, state.activities.get(command.activity_id)
+    )
+    policy.require_update(viewer, activity)
+    _require_version(command, activity)
+    ticket = state.tickets[activity.ticket_id]
+    if _is_the_merge(ticket, activity):
+        ticket = replace(ticket, merged_into_id=None)
+    return _changed(ticket, activity, replace(activity, deleted_at=now), viewer, now)
+
+
+def _is_the_merge(ticket: Ticket, activity: Activity) -> bool:
+    """Whether it is this entry that made the ticket a merged one."""
+    return (
+        activity.activity_type is ActivityType.MERGED_INTO
+        and merge_target(activity.metadata) == ticket.merged_into_id
+    )
+
+
+def _require_version(command: UpdateActivity | DeleteActivity, activity: Activity) -> None:
     expected = command.expected_versions
     if expected is not None and activity.version not in expected:
         raise VersionConflict(
@@ -104,13 +136,17 @@ def _holds_same(one: Activity | Original, other: Activity | Original) -> bool:
 
 
 def _changed(
-    state: State, before: Activity, after: Activity, viewer: Viewer, now: datetime
+    ticket: Ticket, before: Activity, after: Activity, viewer: Viewer, now: datetime
 ) -> Outcome:
-    ticket = _advanced(state.tickets[before.ticket_id])
-    after = replace(
-        after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
+    change = Change(
+        change_type=ChangeType.REMOVED if after.deleted_at else ChangeType.UPDATED,
+        ticket=_advanced(ticket),
+        activity=replace(
+            after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
+        ),
+        was_private=before.is_private,
     )
-    return _outcome(Change(ChangeType.UPDATED, ticket, after, was_private=before.is_private))
+    return _outcome(change)
 
 
 def _create_activity(
@@ -163,7 +199,11 @@ def _retried(state: State, created: Activity) -> Outcome:
 
 
 def _is_same_creation(existing: Activity, original: Original, created: Activity) -> bool:
-    return _fixed_part(existing) == _fixed_part(created) and _holds_same(original, created)
+    return (
+        existing.deleted_at is None
+        and _fixed_part(existing) == _fixed_part(created)
+        and _holds_same(original, created)
+    )
 
 
 def _fixed_part(activity: Activity) -> tuple[object, ...]:

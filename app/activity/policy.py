@@ -29,13 +29,16 @@ def require_read(viewer: Viewer) -> None:
         raise Forbidden(f"MISSING_SCOPE: the token lacks the scope {Scope.READ}.")
 
 
-def sees_private_of(viewer: Viewer, actor_id: UUID | None) -> bool:
-    """Whether the viewer sees private entries of that actor. To others they do not exist."""
-    return Scope.PRIVATE in viewer.scopes or viewer.actor_id == actor_id
+def sees_all_private(viewer: Viewer) -> bool:
+    """Whether the viewer sees private entries of others. If not, they do not exist for them."""
+    return Scope.PRIVATE in viewer.scopes
 
 
 def can_see(viewer: Viewer, activity: Activity) -> bool:
-    return not activity.is_private or sees_private_of(viewer, activity.actor_id)
+    """Whether the entry exists for the viewer. `store.pages` says the same in SQL for lists."""
+    return activity.deleted_at is None and (
+        not activity.is_private or activity.actor_id == viewer.actor_id or sees_all_private(viewer)
+    )
 
 
 def require_visible(

@@ -67,6 +67,7 @@ class Activity:
     version: int
     updated_at: datetime
     updated_by_id: UUID | None
+    deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,20 @@ class Change:
     @property
     def seq(self) -> int:
         return self.ticket.last_seq
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What an activity held from one of its changes to the next: a row of the history."""
+
+    activity_id: UUID
+    version: int
+    change_type: ChangeType
+    changed_at: datetime
+    changed_by_id: UUID | None
+    message: str | None
+    metadata: JSONObject
+    is_private: bool
 
 
 @dataclass(frozen=True, slots=True)

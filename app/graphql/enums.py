@@ -5,11 +5,21 @@ from typing import Any
 
 import strawberry
 
+from app.activity.pages import Direction as OrderDirection
+from app.activity.pages import OrderField as TicketActivityOrderField
 from app.activity.policy import CannotUpdateReason
-from app.activity.state import ActivityType
+from app.activity.state import ActivityType, ChangeType
 from app.auth import Scope
 
-__all__ = ["ActivityType", "CannotUpdateReason", "Scope", "UserErrorCode"]
+__all__ = [
+    "ActivityType",
+    "CannotUpdateReason",
+    "ChangeType",
+    "OrderDirection",
+    "Scope",
+    "TicketActivityOrderField",
+    "UserErrorCode",
+]
 
 
 class UserErrorCode(Enum):
@@ -20,9 +30,11 @@ class UserErrorCode(Enum):
     ID_TAKEN = "ID_TAKEN"
 
 
-def _describe(enum: type[Enum], description: str, values: dict[Any, str]) -> None:
+def _describe(
+    enum: type[Enum], description: str, values: dict[Any, str], name: str | None = None
+) -> None:
     """Make an enum of the domain one of the schema; every value is described."""
-    strawberry.enum(enum, description=description)
+    strawberry.enum(enum, description=description, name=name)
     definition = enum.__strawberry_definition__  # type: ignore[attr-defined]
     for value in definition.values:
         value.description = values[enum[value.name]]
@@ -88,4 +100,28 @@ _describe(
         UserErrorCode.INVALID_INPUT: "An argument breaks a rule that the message and path name.",
         UserErrorCode.ID_TAKEN: "The id is in use with other content.",
     },
+)
+_describe(
+    ChangeType,
+    "What happened to an entry.",
+    {
+        ChangeType.ADDED: "It was created, or became visible.",
+        ChangeType.UPDATED: "Its message, metadata or privacy changed.",
+        ChangeType.REMOVED: "It was deleted, or became invisible.",
+    },
+)
+_describe(
+    TicketActivityOrderField,
+    "What the entries of a ticket can be ordered by.",
+    {
+        TicketActivityOrderField.CREATED_AT: "When it was created: a place for good.",
+        TicketActivityOrderField.UPDATED_AT: "When it changed last: an update moves the entry.",
+    },
+    "TicketActivityOrderField",
+)
+_describe(
+    OrderDirection,
+    "Which way to order.",
+    {OrderDirection.ASC: "The oldest first.", OrderDirection.DESC: "The newest first."},
+    "OrderDirection",
 )

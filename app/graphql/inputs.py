@@ -7,7 +7,7 @@ from uuid import UUID
 import strawberry
 from strawberry.types.unset import UnsetType
 
-from app.activity.commands import CreateActivity, CreateTicket, UpdateActivity
+from app.activity.commands import CreateActivity, CreateTicket, DeleteActivity, UpdateActivity
 from app.activity.state import ABSENT, AbsentType
 from app.activity.values import generate_uuid7
 from app.errors import InvalidInput
@@ -15,6 +15,7 @@ from app.graphql.enums import ActivityType
 from app.graphql.scalars import JSONObject
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 _CLIENT_ID = (
     "The id to create it under, for safe retries: the same id with the same content again answers "
@@ -42,7 +43,7 @@ class CreateTicketInput:
         return CreateTicket(
             ticket_id=_client_id(self.id, now),
             message=self.message,
-            metadata=_given(self.metadata, {}, "metadata"),
+            metadata=given(self.metadata, {}, "metadata"),
         )
 
 
@@ -78,8 +79,8 @@ class CreateTicketActivityInput:
             activity_id=_client_id(self.id, now),
             activity_type=self.activity_type,
             message=self.message,
-            metadata=_given(self.metadata, {}, "metadata"),
-            is_private=_given(self.is_private, False, "isPrivate"),
+            metadata=given(self.metadata, {}, "metadata"),
+            is_private=given(self.is_private, False, "isPrivate"),
             document_id=self.document_id,
         )
 
@@ -125,32 +126,49 @@ class UpdateTicketActivityInput:
         return UpdateActivity(
             ticket_id=self.ticket_id,
             activity_id=self.activity_id,
-            message=_absent(self.message),
-            metadata=_absent(self.metadata),
-            metadata_patch=_absent(self.metadata_patch),
-            is_private=_absent(self.is_private),
+            message=absent(self.message),
+            metadata=absent(self.metadata),
+            metadata_patch=absent(self.metadata_patch),
+            is_private=absent(self.is_private),
             expected_versions=_expected_versions(self.expected_version),
         )
 
 
-def _absent(value: T | UnsetType) -> T | AbsentType:
+@strawberry.input(description="What `deleteTicketActivity` takes.")
+class DeleteTicketActivityInput:
+    ticket_id: UUID = strawberry.field(description="The ticket the entry belongs to.")
+    activity_id: UUID = strawberry.field(description="The entry to delete.")
+    expected_version: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Delete only if the entry is at this version; otherwise `VERSION_CONFLICT`. Left out: "
+            "whatever the version. Null is `INVALID_INPUT`."
+        ),
+    )
+
+    def command(self, now: datetime) -> DeleteActivity:  # noqa: ARG002
+        return DeleteActivity(
+            ticket_id=self.ticket_id,
+            activity_id=self.activity_id,
+            expected_versions=_expected_versions(self.expected_version),
+        )
+
+
+def absent(value: T | UnsetType) -> T | AbsentType:
     return ABSENT if isinstance(value, UnsetType) else value
 
 
-def _given(value: T | UnsetType | None, default: T, name: str) -> T:
+def given(value: T | UnsetType | None, default: D, *path: str) -> T | D:
     """Return what was given, or the default. Null means nothing here, so it is refused."""
     if value is None:
-        raise InvalidInput(f"{name} must not be null; leave it out instead.", path=(name,))
+        raise InvalidInput(f"{path[-1]} must not be null; leave it out instead.", path=path)
     return default if isinstance(value, UnsetType) else value
 
 
 def _client_id(value: UUID | UnsetType | None, now: datetime) -> UUID:
-    if isinstance(value, UnsetType):
-        return generate_uuid7(now)
-    return _given(value, UUID(int=0), "id")
+    return given(value, None, "id") or generate_uuid7(now)
 
 
 def _expected_versions(value: int | UnsetType | None) -> frozenset[int] | None:
-    if isinstance(value, UnsetType):
-        return None
-    return frozenset({_given(value, 0, "expectedVersion")})
+    version = given(value, None, "expectedVersion")
+    return None if version is None else frozenset({version})

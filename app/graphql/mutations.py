@@ -14,6 +14,7 @@ from app.graphql.enums import UserErrorCode
 from app.graphql.inputs import (
     CreateTicketActivityInput,
     CreateTicketInput,
+    DeleteTicketActivityInput,
     UpdateTicketActivityInput,
 )
 from app.graphql.types import Ticket, TicketActivity
@@ -60,6 +61,17 @@ class UpdateTicketActivityPayload:
             "The entry after the update. On `VERSION_CONFLICT` the entry as it is now, to merge "
             "with; null where it failed otherwise."
         )
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+
+@strawberry.type(description="What `deleteTicketActivity` answers.")
+class DeleteTicketActivityPayload:
+    deleted_ticket_activity_id: strawberry.ID | None = strawberry.field(
+        description="The id of the entry that is gone; null where it failed."
+    )
+    ticket_activity: TicketActivity | None = strawberry.field(
+        description="On `VERSION_CONFLICT` the entry as it is now; null otherwise."
     )
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
 
@@ -113,6 +125,27 @@ class Mutation:
         result = await _submit(info, input)
         return UpdateTicketActivityPayload(
             ticket_activity=result.activity, user_errors=result.errors
+        )
+
+    @strawberry.field(
+        description=(
+            "Delete an entry: it is gone from lists, counts, `node` and the REST door. The history "
+            "keeps it, and its id stays in use."
+        )
+    )
+    async def delete_ticket_activity(
+        self,
+        info: Info,
+        input: Annotated[
+            DeleteTicketActivityInput, strawberry.argument(description="Which entry.")
+        ],
+    ) -> DeleteTicketActivityPayload:
+        result = await _submit(info, input)
+        deleted_id = None if result.errors else strawberry.ID(str(input.activity_id))
+        return DeleteTicketActivityPayload(
+            deleted_ticket_activity_id=deleted_id,
+            ticket_activity=result.activity if result.errors else None,
+            user_errors=result.errors,
         )
 
 

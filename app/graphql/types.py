@@ -1,16 +1,38 @@
 """The object types of the schema, each made from its value of the domain."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
 import strawberry
 
 from app.activity import policy, state
+from app.activity.pages import (
+    Filter,
+    Listing,
+    Order,
+    Page,
+    Side,
+    Window,
+    make_cursor,
+    parse_window,
+)
 from app.auth import Viewer as AuthViewer
+from app.graphql.connections import (
+    PageInfo,
+    TicketActivityRevisionConnection,
+    answer,
+    load_revision_connection,
+)
 from app.graphql.context import Info
 from app.graphql.enums import ActivityType, CannotUpdateReason, Scope
+from app.graphql.listing import TicketActivityFilter, TicketActivityOrder
 from app.graphql.scalars import JSONObject
+
+_FIRST = "How many, at most 100. Left out or null: 20."
 
 
 @strawberry.interface(description="Anything that `node` finds by its id.")
@@ -45,6 +67,45 @@ class Ticket(Node):
         if self.merged_into_id is None:
             return None
         return Ticket.of(await info.context.tickets.load(self.merged_into_id))
+
+    @strawberry.field(
+        description=(
+            "The entries of the timeline that the viewer sees, page by page. Cursors stay valid "
+            "while entries are added, changed and deleted."
+        )
+    )
+    def activities(
+        self,
+        first: Annotated[int | None, strawberry.argument(description=_FIRST)] = None,
+        after: Annotated[
+            str | None, strawberry.argument(description="List what comes after this cursor.")
+        ] = None,
+        last: Annotated[
+            int | None,
+            strawberry.argument(
+                description="How many from the end, at most 100. Not together with `first`."
+            ),
+        ] = None,
+        before: Annotated[
+            str | None, strawberry.argument(description="List what comes before this cursor.")
+        ] = None,
+        filter: Annotated[
+            TicketActivityFilter | None,
+            strawberry.argument(description="Which entries. Null or left out: all."),
+        ] = None,
+        order_by: Annotated[
+            TicketActivityOrder | None,
+            strawberry.argument(
+                description="In which order. Null or left out: as created, the oldest first."
+            ),
+        ] = None,
+    ) -> Annotated["TicketActivityConnection", strawberry.lazy("app.graphql.types")]:
+        order = order_by.to_domain() if order_by else Order()
+        wanted = filter.to_domain() if filter else Filter()
+        return TicketActivityConnection(
+            listing=Listing(UUID(self.id), wanted, order),
+            window=parse_window(order, first, after, last, before),
+        )
 
     @classmethod
     def of(cls, ticket: state.Ticket | None) -> "Ticket | None":
@@ -99,8 +160,10 @@ class TicketActivity(Node):
 
     @classmethod
     def of(cls, activity: state.Activity | None) -> "TicketActivity | None":
-        if activity is None:
-            return None
+        return cls.made_of(activity) if activity else None
+
+    @classmethod
+    def made_of(cls, activity: state.Activity) -> "TicketActivity":
         return cls(
             id=strawberry.ID(str(activity.id)),
             activity=activity,
@@ -139,3 +202,99 @@ class TicketActivity(Node):
     )
     def viewer_cannot_update_reasons(self, info: Info) -> list[CannotUpdateReason]:
         return policy.cannot_update_reasons(info.context.viewer, self.activity)
+
+    @strawberry.field(
+        description=(
+            "Every version of the entry, the oldest first; whoever sees the entry now sees them "
+            "all."
+        )
+    )
+    async def revisions(
+        self,
+        info: Info,
+        first: Annotated[int | None, strawberry.argument(description=_FIRST)] = None,
+        after: Annotated[
+            str | None, strawberry.argument(description="List what comes after this cursor.")
+        ] = None,
+    ) -> TicketActivityRevisionConnection:
+        return await load_revision_connection(info, self.activity, first, after)
+
+
+@strawberry.type(description="An entry with its place in the list.")
+class TicketActivityEdge:
+    node: TicketActivity = strawberry.field(description="The entry.")
+    cursor: str = strawberry.field(description="Its place, for `after` and `before`.")
+
+
+@strawberry.type(
+    description=(
+        "A page of the entries of a ticket. The page is read when asked for, and so is each count."
+    )
+)
+class TicketActivityConnection:
+    listing: strawberry.Private[Listing]
+    window: strawberry.Private[Window]
+    loading: strawberry.Private["asyncio.Task[Page[state.Activity]] | None"] = None
+
+    async def page(self, info: Info) -> Page[state.Activity]:
+        """Load the page once, whichever of the fields asks first."""
+        if self.loading is None:
+            context = info.context
+            self.loading = asyncio.create_task(
+                context.timeline.load_page(context.viewer, self.listing, self.window)
+            )
+        return await self.loading
+
+    @strawberry.field(description="The entries with their cursors.")
+    async def edges(self, info: Info) -> list[TicketActivityEdge]:
+        return [
+            TicketActivityEdge(
+                node=TicketActivity.made_of(activity),
+                cursor=make_cursor(self.listing.order, activity),
+            )
+            for activity in (await self.page(info)).items
+        ]
+
+    @strawberry.field(description="The entries alone.")
+    async def nodes(self, info: Info) -> list[TicketActivity]:
+        return [TicketActivity.made_of(activity) for activity in (await self.page(info)).items]
+
+    @strawberry.field(description="Where this page lies.")
+    async def page_info(self, info: Info) -> PageInfo:
+        page, order = await self.page(info), self.listing.order
+        is_backward = self.window.is_backward
+        return PageInfo(
+            start_cursor=make_cursor(order, page.items[0]) if page.items else None,
+            end_cursor=make_cursor(order, page.items[-1]) if page.items else None,
+            has_next=self._beyond(info, Side.AFTER) if is_backward else answer(page.has_more),
+            has_previous=answer(page.has_more) if is_backward else self._beyond(info, Side.BEFORE),
+        )
+
+    @strawberry.field(
+        description=(
+            "How many entries of the ticket the viewer sees, whatever the filter. Counted when "
+            "asked for: it reads the whole timeline."
+        )
+    )
+    async def total_count(self, info: Info) -> int:
+        return await self._count(info, Filter())
+
+    @strawberry.field(
+        description="How many of them pass the filter. Counted when asked for, like `totalCount`."
+    )
+    async def filtered_count(self, info: Info) -> int:
+        return await self._count(info, self.listing.wanted)
+
+    async def _count(self, info: Info, wanted: Filter) -> int:
+        context = info.context
+        return await context.timeline.count_activities(
+            context.viewer, self.listing.ticket_id, wanted
+        )
+
+    def _beyond(self, info: Info, side: Side) -> Callable[[], Awaitable[bool]]:
+        """Make the answer whether anything lies on the side the page was not read towards."""
+        edge = self.window.before if side is Side.AFTER else self.window.after
+        if edge is None:
+            return answer(False)
+        context = info.context
+        return partial(context.timeline.has_any, context.viewer, self.listing, side=side, of=edge)

@@ -3,6 +3,7 @@
 What differs between the engines is here, and nowhere above.
 """
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -63,7 +64,11 @@ class Database:
     async def snapshot(self) -> AsyncIterator[AsyncSession]:
         """Read one consistent state of the database."""
         async with AsyncSession(self.read_engine, autoflush=False) as session:
-            yield session
+            try:
+                yield session
+            except asyncio.CancelledError:
+                await _interrupt(session)
+                raise
 
     async def close(self) -> None:
         await self.read_engine.dispose()
@@ -137,10 +142,23 @@ def _configure_sqlite(engine: AsyncEngine, *, begin: str, query_only: int) -> No
             cursor.execute(f"PRAGMA {name}")
             _verify(name, value, cursor.fetchone())
         cursor.close()
+        # SQLite's own lower() and LIKE fold ASCII only.
+        connection.create_function("casefold", 1, _casefold, deterministic=True)
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin_transaction(connection: Any) -> None:
         connection.exec_driver_sql(begin)
+
+
+async def _interrupt(session: AsyncSession) -> None:
+    """Stop the statement that runs, which a cancelled caller would otherwise wait for."""
+    raw = await (await session.connection()).get_raw_connection()
+    if raw.driver_connection is not None:
+        await raw.driver_connection.interrupt()
+
+
+def _casefold(text: str | None) -> str | None:
+    return text and text.casefold()
 
 
 def _verify(name: str, expected: object, row: Any) -> None:

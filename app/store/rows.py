@@ -7,7 +7,7 @@ from sqlalchemy import Column, Table
 from sqlmodel import SQLModel
 
 from app import models
-from app.activity.state import Activity, Change, Original, Ticket
+from app.activity.state import Activity, Change, Original, Revision, Ticket
 
 
 def _table(model: type[SQLModel]) -> Table:
@@ -28,6 +28,7 @@ def _columns(table: Table, value: type[Any]) -> tuple[Column[Any], ...]:
 TICKET_COLUMNS = _columns(TICKET, Ticket)
 ACTIVITY_COLUMNS = _columns(ACTIVITY, Activity)
 ORIGINAL_COLUMNS = _columns(CHANGE, Original)
+REVISION_COLUMNS = _columns(CHANGE, Revision)
 
 
 def ticket_row(ticket: Ticket) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def activity_update(activity: Activity) -> dict[str, Any]:
         "version": activity.version,
         "updated_at": activity.updated_at,
         "updated_by_id": activity.updated_by_id,
+        "deleted_at": activity.deleted_at,
     }
 
 

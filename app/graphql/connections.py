@@ -1,0 +1,130 @@
+"""What all connections share, and that of the revisions of an entry."""
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from uuid import UUID
+
+import strawberry
+
+from app.activity.pages import decode_cursor, parse_size
+from app.activity.state import Activity, Revision
+from app.errors import InvalidInput
+from app.graphql.context import Info
+from app.graphql.enums import ChangeType
+from app.graphql.scalars import JSONObject
+
+_REVISION_CURSOR = re.compile(r"version (\d{1,9})", re.ASCII)
+
+
+@strawberry.type(description="Where a page lies in its list.")
+class PageInfo:
+    start_cursor: str | None = strawberry.field(
+        description="The cursor of the first item; null on an empty page."
+    )
+    end_cursor: str | None = strawberry.field(
+        description="The cursor of the last item; null on an empty page."
+    )
+    has_next: strawberry.Private[Callable[[], Awaitable[bool]]]
+    has_previous: strawberry.Private[Callable[[], Awaitable[bool]]]
+
+    @strawberry.field(description="Whether there are items after this page.")
+    async def has_next_page(self) -> bool:
+        return await self.has_next()
+
+    @strawberry.field(description="Whether there are items before this page.")
+    async def has_previous_page(self) -> bool:
+        return await self.has_previous()
+
+
+def answer(value: bool) -> Callable[[], Awaitable[bool]]:  # noqa: FBT001, RUF100
+    """Make the answer of `PageInfo` that is known without asking."""
+
+    async def known() -> bool:
+        return value
+
+    return known
+
+
+@strawberry.type(description="What an entry held from one change to the next.")
+class TicketActivityRevision:
+    version: int = strawberry.field(description="The version of the entry, from 1, without gaps.")
+    change_type: ChangeType = strawberry.field(description="What made this version.")
+    changed_at: datetime = strawberry.field(description="When it was made.")
+    changed_by_id: UUID | None = strawberry.field(
+        description="Who made it; null where no actor did."
+    )
+    message: str | None = strawberry.field(description="The text of this version.")
+    metadata: JSONObject = strawberry.field(description="The metadata of this version.")
+    is_private: bool = strawberry.field(description="Whether this version was private.")
+
+    @classmethod
+    def of(cls, revision: Revision) -> "TicketActivityRevision":
+        return cls(
+            version=revision.version,
+            change_type=revision.change_type,
+            changed_at=revision.changed_at,
+            changed_by_id=revision.changed_by_id,
+            message=revision.message,
+            metadata=JSONObject(revision.metadata),
+            is_private=revision.is_private,
+        )
+
+
+@strawberry.type(description="A revision with its place in the list.")
+class TicketActivityRevisionEdge:
+    node: TicketActivityRevision = strawberry.field(description="The revision.")
+    cursor: str = strawberry.field(description="Its place, for `after`.")
+
+
+@strawberry.type(description="A page of the revisions of an entry, the oldest first.")
+class TicketActivityRevisionConnection:
+    edges: list[TicketActivityRevisionEdge] = strawberry.field(
+        description="The revisions with their cursors."
+    )
+    nodes: list[TicketActivityRevision] = strawberry.field(description="The revisions alone.")
+    page_info: PageInfo = strawberry.field(description="Where this page lies.")
+    total_count: int = strawberry.field(description="How many revisions the entry has.")
+
+
+async def load_revision_connection(
+    info: Info, activity: Activity, first: int | None, after: str | None
+) -> TicketActivityRevisionConnection:
+    """Load one page, together with those that other entries of the answer ask for."""
+    start, size = _parse_revision_cursor(after), parse_size(first, "first")
+    revisions = [
+        TicketActivityRevision.of(revision)
+        for revision in await info.context.revisions(start, size).load(activity)
+        # A change that came after the entry was read is not part of this answer.
+        if revision.version <= activity.version
+    ]
+    edges = [
+        TicketActivityRevisionEdge(node=revision, cursor=_revision_cursor(revision))
+        for revision in revisions
+    ]
+    end = revisions[-1].version if revisions else start
+    return TicketActivityRevisionConnection(
+        edges=edges,
+        nodes=revisions,
+        page_info=PageInfo(
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+            has_next=answer(end < activity.version),
+            has_previous=answer(start > 0),
+        ),
+        total_count=activity.version,
+    )
+
+
+def _revision_cursor(revision: TicketActivityRevision) -> str:
+    return urlsafe_b64encode(f"version {revision.version}".encode()).decode()
+
+
+def _parse_revision_cursor(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    match = _REVISION_CURSOR.fullmatch(decode_cursor(cursor))
+    if not match:
+        raise InvalidInput("after is not a cursor of this connection.", path=("after",))
+    return int(match[1])
