@@ -20,11 +20,19 @@ from app.activity.values import format_datetime, parse_uuid, utc_now
 from app.auth import Scope, Token
 from app.demo import ADA, PRINTER, DemoClock, demo_hints, load_demo
 from app.errors import InvalidInput
+from app.graphql.documents import ManifestUnusable
 from app.graphql.schema import print_schema
 from app.main import create_app, create_timeline, running
 from app.models import AccessToken
 from app.settings import ENV_PREFIX, Settings
-from app.store.database import Database, DatabaseUnusable, open_database, parse_url, sqlite_file
+from app.store.database import (
+    Database,
+    DatabaseUnusable,
+    open_database,
+    parse_url,
+    require_openable,
+    sqlite_file,
+)
 from app.store.migrate import migrate
 from app.store.reader import has_tickets, load_tickets
 from app.store.tokens import create_token, list_tokens, revoke_token
@@ -49,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
-    except (OperatorError, DatabaseUnusable) as error:
+    except (OperatorError, DatabaseUnusable, ManifestUnusable) as error:
         print(f"ticket-activity: {error}", file=sys.stderr)
         return 1
     return 0
@@ -57,12 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> None:
     settings = _settings()
+    app = create_app(settings)
     listener = _listen(settings)
     asyncio.run(_prepare_database(settings))
     if options.demo and (token := asyncio.run(_prepare_demo(settings))):
         print(demo_hints(settings, listener.getsockname()[1], token.text), flush=True)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         http="httptools",
         ws="none",
         access_log=False,
@@ -157,6 +166,7 @@ async def _with_database(
     settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]
 ) -> T:
     """Run one piece of work; what the engine says against it becomes one line."""
+    require_openable(settings.database_url)
     database = open_database(settings.database_url, read_connections=1)
     try:
         return await use(database)

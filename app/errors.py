@@ -114,6 +114,30 @@ class HeadersTooLarge(ServiceError):
     code, status = "REQUEST_HEADER_FIELDS_TOO_LARGE", 431
 
 
+class QueryTooComplex(ServiceError):
+    code, status = "QUERY_TOO_COMPLEX", 400
+
+
+class DocumentNotTrusted(ServiceError):
+    code, status = "DOCUMENT_NOT_TRUSTED", 400
+
+
+class PersistedQueryNotFound(ServiceError):
+    """The client sends the query along next. The protocol fixes message and code; it is no 4xx."""
+
+    code, status = "PERSISTED_QUERY_NOT_FOUND", 200
+
+
+class PersistedQueryNotSupported(ServiceError):
+    """The client stops naming queries by their hash. The protocol fixes message and code."""
+
+    code, status = "PERSISTED_QUERY_NOT_SUPPORTED", 200
+
+
+class DeadlineExceeded(ServiceError):
+    code, status = "DEADLINE_EXCEEDED", 503
+
+
 class Busy(ServiceError):
     """The write queue is full, the database is locked, or the service is closing: try again."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, cast
@@ -10,6 +10,7 @@ from typing import Any, cast
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,11 +18,19 @@ from starlette.routing import Route
 from app.activity.limits import InputLimits
 from app.activity.values import utc_now
 from app.auth import Viewer
-from app.errors import InternalError, MethodNotAllowed, RouteNotFound, ServiceError
+from app.errors import (
+    InternalError,
+    MethodNotAllowed,
+    QueryTooComplex,
+    RouteNotFound,
+    ServiceError,
+)
 from app.graphql.context import Context
-from app.graphql.execution import Executor
+from app.graphql.documents import Documents, ManifestUnusable, read_manifest
+from app.graphql.execution import Executor, RequestErrors
 from app.graphql.graphiql import graphiql_page, graphiql_routes
 from app.graphql.http import GraphQLEndpoint
+from app.graphql.limits import QueryLimits
 from app.graphql.schema import schema
 from app.http import RequestBounds, problem, request_id
 from app.rest import rest_routes
@@ -34,7 +43,10 @@ _log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
-    """Build the service on a migrated database. Nothing is opened before its lifespan begins."""
+    """Build the service on a migrated database, which is not opened before its lifespan begins.
+
+    Raises DatabaseUnusable for a wrong address and ManifestUnusable.
+    """
     timeline = create_timeline(settings, clock)
 
     @asynccontextmanager
@@ -53,7 +65,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                 RequestBounds,
                 max_uri_bytes=settings.max_uri_bytes,
                 max_header_bytes=settings.max_header_bytes,
-            )
+            ),
+            *_cors(settings),
         ],
         exception_handlers=_EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -96,13 +109,64 @@ def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint
     def make_context(_request: Request, viewer: Viewer) -> Context:
         return Context(timeline, viewer)
 
+    executor = Executor(
+        schema,
+        cache_size=settings.document_cache_size,
+        limits=QueryLimits(
+            depth=settings.max_query_depth,
+            root_fields=settings.max_query_root_fields,
+            aliases=settings.max_query_aliases,
+            directives=settings.max_query_directives,
+            cost=settings.max_query_cost,
+            fields=settings.max_query_fields,
+            tokens=settings.max_query_tokens,
+        ),
+        allow_introspection=settings.introspection,
+        hide_suggestions=not settings.suggestions,
+    )
     return GraphQLEndpoint(
-        executor=Executor(schema, cache_size=settings.document_cache_size),
+        executor=executor,
+        documents=_documents(settings, executor),
+        deadline_seconds=settings.query_deadline_seconds,
         authenticate=timeline.authenticate,
         make_context=make_context,
         max_body_bytes=settings.max_body_bytes,
         page=graphiql_page if settings.graphiql else None,
     )
+
+
+def _documents(settings: Settings, executor: Executor) -> Documents:
+    """Read the trusted documents; each must be one that the service can execute."""
+    path = settings.trusted_documents
+    if settings.trusted_documents_only and not path:
+        raise ManifestUnusable(
+            "TICKET_ACTIVITY_TRUSTED_DOCUMENTS_ONLY needs TICKET_ACTIVITY_TRUSTED_DOCUMENTS."
+        )
+    trusted = read_manifest(path) if path else {}
+    for key, text in trusted.items():
+        try:
+            executor.operations(text)
+        except RequestErrors as error:
+            raise ManifestUnusable(f"{path}: document {key}: {error.errors[0].message}") from None
+        except QueryTooComplex as error:
+            raise ManifestUnusable(f"{path}: document {key}: {error.message}") from None
+    return Documents(
+        cache_size=settings.persisted_query_cache_size,
+        trusted=trusted,
+        is_trusted_only=settings.trusted_documents_only,
+    )
+
+
+def _cors(settings: Settings) -> Iterable[Middleware]:
+    """Let the pages of the named origins call both doors and read what the answers say."""
+    if settings.cors_origins:
+        yield Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(","),
+            allow_methods=["GET", "HEAD", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
+            expose_headers=["ETag", "Retry-After", "X-Request-ID"],
+        )
 
 
 async def _answer_service_error(request: Request, error: Exception) -> Response:
@@ -122,7 +186,11 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 async def _answer_fault(request: Request, _error: Exception) -> Response:
     # The server logs the traceback: Starlette raises the error again after this answer.
     _log.error("Internal error in request %s", request_id(request.scope))
-    return problem(InternalError("Internal error"), request_id(request.scope))
+    # This handler stands outside all middleware, so nothing else adds the header.
+    identifier = request_id(request.scope)
+    response = problem(InternalError("Internal error"), identifier)
+    response.headers["X-Request-ID"] = identifier
+    return response
 
 
 _EXCEPTION_HANDLERS: Any = {

@@ -1,8 +1,9 @@
 """Every setting of the service, read from `TICKET_ACTIVITY_*` environment variables."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "TICKET_ACTIVITY_"
@@ -51,5 +52,56 @@ class Settings(BaseSettings):
     )
     document_cache_size: PositiveInt = Field(
         default=1000, description="GraphQL documents kept parsed and validated."
+    )
+    persisted_query_cache_size: NonNegativeInt = Field(
+        default=1000,
+        description="Automatic persisted queries remembered; 0 switches them off.",
+    )
+    query_deadline_seconds: PositiveFloat = Field(
+        default=10, description="A query that runs longer is cancelled, in seconds."
+    )
+    max_query_depth: PositiveInt = Field(
+        default=20, description="Deepest nesting of the fields of a GraphQL operation."
+    )
+    max_query_root_fields: PositiveInt = Field(
+        default=20, description="Fields at the root of a GraphQL operation."
+    )
+    max_query_aliases: NonNegativeInt = Field(
+        default=100, description="Aliases in a GraphQL operation."
+    )
+    max_query_directives: NonNegativeInt = Field(
+        default=100, description="Directives in a GraphQL operation."
+    )
+    max_query_cost: PositiveInt = Field(
+        default=20_000,
+        description="Cost of a GraphQL operation, as the description of `Query` counts it.",
+    )
+    max_query_fields: PositiveInt = Field(
+        default=500, description="Fields written in a GraphQL document."
+    )
+    max_query_tokens: PositiveInt = Field(
+        default=2000, description="Lexical tokens of a GraphQL document."
+    )
+    introspection: bool = Field(default=True, description="Answer questions about the schema.")
+    suggestions: bool = Field(
+        default=True, description="Suggest names of the schema where a document has a wrong one."
+    )
+    trusted_documents: Path | None = Field(
+        default=None,
+        description=(
+            "Manifest of trusted documents: a JSON file of ids and texts, as Relay's compiler and "
+            "graphql-codegen write it."
+        ),
+    )
+    trusted_documents_only: bool = Field(
+        default=False,
+        description="Execute trusted documents and nothing else; GraphiQL then runs no query.",
+    )
+    cors_origins: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/,*]+(,https?://[^\s/,*]+)*)?$",
+        description=(
+            "Origins whose pages may call the service from a browser, with commas between them."
+        ),
     )
     graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at /graphql.")

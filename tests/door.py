@@ -14,8 +14,10 @@ from starlette.routing import Route
 from strawberry.schema.config import StrawberryConfig
 
 from app.errors import Busy, InvalidInput, NotFound, Unauthenticated
+from app.graphql.documents import Documents
 from app.graphql.execution import Executor
 from app.graphql.http import GraphQLEndpoint
+from app.graphql.limits import QueryLimits
 from app.http import RequestBounds
 
 GRAPHQL = "application/graphql-response+json"
@@ -132,7 +134,9 @@ def page() -> Response:
 
 
 ENDPOINT = GraphQLEndpoint(
-    executor=Executor(SCHEMA, cache_size=10),
+    executor=Executor(SCHEMA, cache_size=10, limits=QueryLimits()),
+    documents=Documents(cache_size=10, trusted={}, is_trusted_only=False),
+    deadline_seconds=10,
     authenticate=authenticate,
     make_context=make_context,
     max_body_bytes=MAX_BODY,

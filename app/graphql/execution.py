@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, cast
 
 from graphql import (
     ArgumentNode,
-    ASTValidationRule,
     DocumentNode,
     ExecutionResult,
     GraphQLError,
+    NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
     ValueNode,
@@ -30,7 +30,8 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from app.errors import InternalError, InvalidInput, ServiceError
+from app.errors import InternalError, InvalidInput, QueryTooComplex, ServiceError
+from app.graphql.limits import QueryLimits, check_document
 
 logger = logging.getLogger("app")
 
@@ -74,9 +75,8 @@ class Result(NamedTuple):
 class Executor:
     """Executes operations on a schema.
 
-    `rules` are checked before those of the specification and alone, for some of the latter take
-    quadratic time on the very documents that the former are to refuse. Such a rule meets
-    documents with unknown fields, unknown fragments and circles of fragments.
+    `limits` are checked before the rules of the specification, some of which take quadratic time
+    on the very documents that the limits refuse.
     """
 
     def __init__(
@@ -84,28 +84,34 @@ class Executor:
         schema: Schema,
         *,
         cache_size: int,
-        rules: Sequence[type[ASTValidationRule]] = (),
-        max_tokens: int = 2000,
+        limits: QueryLimits,
         max_characters: int = 128 * 1024,
         max_errors: int = 20,
+        allow_introspection: bool = True,
         hide_suggestions: bool = False,
     ) -> None:
         if schema.extensions or schema.directives:
             raise ValueError("Schema extensions and operation directives would not be run.")
         self._schema = schema._schema  # Strawberry has no public name for it
         self._documents = _DocumentCache(cache_size)
-        self._rules = tuple(rules)
-        self._max_tokens = max_tokens
+        self._limits = limits
         self._max_characters = max_characters
         self._max_errors = max_errors
+        self._rules = _LANGUAGE_RULES
+        if not allow_introspection:
+            self._rules += (NoSchemaIntrospectionCustomRule,)
         self._hide_suggestions = hide_suggestions
 
     def prepare(self, text: str, operation_name: str | None) -> Operation:
-        """Return the operation to execute; raise RequestErrors where there is no single one."""
+        """Return the operation to execute.
+
+        Raises RequestErrors where the document is not valid or has no single such operation, and
+        QueryTooComplex.
+        """
         operations = self._documents.get(text)
         if operations is None:
             # A document that fails is not kept: whoever sends one again can as well vary it.
-            operations = self._operations(text)
+            operations = self.operations(text)
             self._documents.put(text, operations)
         if operation_name is None and len(operations) == 1:
             return next(iter(operations.values()))
@@ -141,18 +147,14 @@ class Executor:
             result = await cast("Awaitable[ExecutionResult]", result)
         return Result(result.data, result.errors or ())  # type: ignore[union-attr]
 
-    def _operations(self, text: str) -> "Operations":
+    def operations(self, text: str) -> "Operations":
+        """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
         try:
-            document = parse(
-                text,
-                max_lexical_tokens=self._max_tokens,
-                max_comments=self._max_tokens,
-                max_source_length=self._max_characters,
-            )
-        except GraphQLError as error:
-            raise RequestErrors([error], PARSE_FAILED) from None
-        for rules in (self._rules, _LANGUAGE_RULES):
-            self._validate(document, rules)
+            document = self._parse(text)
+            check_document(self._schema, document, self._limits)
+            self._validate(document)
+        except RecursionError:
+            raise QueryTooComplex("The document is too complex: it is nested too deeply.") from None
         return {
             name: Operation(document, name, definition.operation)
             for definition in document.definitions
@@ -160,11 +162,22 @@ class Executor:
             for name in [definition.name.value if definition.name else None]
         }
 
-    def _validate(self, document: DocumentNode, rules: Sequence[type[ASTValidationRule]]) -> None:
+    def _parse(self, text: str) -> DocumentNode:
+        try:
+            return parse(
+                text,
+                max_lexical_tokens=self._limits.tokens,
+                max_comments=self._limits.tokens,
+                max_source_length=self._max_characters,
+            )
+        except GraphQLError as error:
+            raise RequestErrors([error], PARSE_FAILED) from None
+
+    def _validate(self, document: DocumentNode) -> None:
         errors = validate(
             self._schema,
             document,
-            rules,
+            self._rules,
             max_errors=self._max_errors,
             hide_suggestions=self._hide_suggestions,
         )

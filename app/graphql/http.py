@@ -4,6 +4,7 @@ Two answers differ from that text and follow the public `graphql-http` audits of
 it has 422, and 200 for request errors to a client that takes only application/json.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,7 +15,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import InternalError, InvalidInput, MethodNotAllowed, NotAcceptable, ServiceError
+from app.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    MethodNotAllowed,
+    NotAcceptable,
+    ServiceError,
+)
+from app.graphql.documents import Documents
 from app.graphql.execution import (
     Executor,
     RequestErrors,
@@ -41,6 +50,7 @@ class Parameters(NamedTuple):
     operation_name: str | None
     variables: dict[str, Any] | None
     extensions: dict[str, Any] | None
+    document_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +62,11 @@ class GraphQLEndpoint(Generic[ViewerT]):
     """
 
     executor: Executor
+    documents: Documents
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
     make_context: Callable[[Request, ViewerT], object]
     max_body_bytes: int
+    deadline_seconds: float
     page: Callable[[], Response] | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,12 +109,27 @@ class GraphQLEndpoint(Generic[ViewerT]):
         # Before the body: whoever has no token makes the service neither read nor parse anything.
         viewer = await self.authenticate(request.headers.get("authorization"))
         parameters = await self._parameters(request)
-        operation = self.executor.prepare(_document_text(parameters), parameters.operation_name)
+        text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
+        operation = self.executor.prepare(text, parameters.operation_name)
         _require_allowed(operation.kind, request)
-        context = self.make_context(request, viewer)
-        return await self.executor.execute(
-            operation, parameters.variables, context, parameters.extensions
+        execution = self.executor.execute(
+            operation,
+            parameters.variables,
+            self.make_context(request, viewer),
+            parameters.extensions,
         )
+        if operation.kind is OperationType.MUTATION:
+            return await execution  # what is committed is answered, however late
+        return await self._in_time(execution)
+
+    async def _in_time(self, execution: Awaitable[Result]) -> Result:
+        try:
+            async with asyncio.timeout(self.deadline_seconds):
+                return await execution
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The query was cancelled after {self.deadline_seconds:g} seconds."
+            ) from None
 
     async def _parameters(self, request: Request) -> Parameters:
         if request.method != "POST":
@@ -153,6 +180,8 @@ def _read_parameters(values: Mapping[str, object]) -> Parameters:
         _text(values, "operationName"),
         _object(values, "variables"),
         _object(values, "extensions"),
+        # The name of the specification, then what Relay's documentation sends.
+        _text(values, "documentId") or _text(values, "doc_id") or _any_text(values, "id"),
     )
 
 
@@ -164,18 +193,17 @@ def _text(values: Mapping[str, object], name: str) -> str | None:
     raise InvalidInput(f"{name} must be a string.", path=(name,))
 
 
+def _any_text(values: Mapping[str, object], name: str) -> str | None:
+    """Read what others may use for something else."""
+    value = values.get(name)
+    return value if isinstance(value, str) else None
+
+
 def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
     value = values.get(name)
     if value is None or isinstance(value, dict):
         return value
     raise InvalidInput(f"{name} must be an object.", path=(name,))
-
-
-def _document_text(parameters: Parameters) -> str:
-    """Return the text of the document; persisted and trusted documents will be found here."""
-    if parameters.query is None:
-        raise InvalidInput("query must be a non-empty string.", path=("query",))
-    return parameters.query
 
 
 # The response

@@ -9,13 +9,16 @@ import strawberry
 from app.activity.values import parse_uuid
 from app.errors import InvalidInput
 from app.graphql.context import Info
+from app.graphql.limits import COST
 from app.graphql.types import Node, Ticket, TicketActivity, Viewer
 
 MAX_NODES = 100
 
 
 @strawberry.type(
-    description="What can be read. Everything but `viewer` needs the scope `activity:read`."
+    description=(
+        f"What can be read. Everything but `viewer` needs the scope `activity:read`. {COST}"
+    )
 )
 class Query:
     @strawberry.field(description="Whoever the token of the request stands for.")

@@ -55,6 +55,7 @@ class Database:
         async with AsyncSession(self.write_engine, autoflush=False) as session:
             await session.connection()
             yield session
+            await session.flush()
             try:
                 await session.commit()
             except Exception as error:
@@ -78,6 +79,7 @@ class Database:
 def open_database(url: str, *, read_connections: int) -> Database:
     """Make the engines; no connection is opened yet. Raises DatabaseUnusable."""
     address = parse_url(url)
+    sqlite_file(address)
     read_engine = _create_engine(address, pool_size=read_connections)
     write_engine = _create_engine(address, pool_size=1)
     _configure_sqlite(read_engine, begin="BEGIN", query_only=1)
@@ -110,6 +112,18 @@ def sqlite_file(address: URL) -> Path:
             "TICKET_ACTIVITY_DATABASE_URL must name a file: a database in memory keeps nothing."
         )
     return Path(address.database)
+
+
+def require_openable(url: str) -> None:
+    """Raise DatabaseUnusable where the file cannot be opened; one that is missing is made.
+
+    Asked before the first connection: aiosqlite leaves a thread behind where that fails.
+    """
+    file = sqlite_file(parse_url(url))
+    try:
+        sqlite3.connect(file).close()
+    except sqlite3.Error as error:
+        raise DatabaseUnusable(f"Cannot use the database {file}: {error}.") from None
 
 
 def is_busy(error: DBAPIError) -> bool:

@@ -1,0 +1,209 @@
+"""Bounds on a document, found in one pass before anything else looks at it.
+
+Fragments are measured once each, however often they are spread, so that no document takes longer
+to refuse than to read.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLNamedType,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    IntValueNode,
+    ListValueNode,
+    OperationDefinitionNode,
+    SelectionNode,
+    SelectionSetNode,
+    get_named_type,
+    is_leaf_type,
+    is_list_type,
+)
+
+from app.activity.pages import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from app.errors import QueryTooComplex
+
+_SIZES = ("first", "last", "ids")
+
+COST = (
+    "A query has a cost, which is bounded: each field costs 1, and what is selected on the items "
+    f"of a list costs as often as there may be items: `first` or `last` (left out: "
+    f"{DEFAULT_PAGE_SIZE}), or the number of `ids`; a variable in their place counts as "
+    f"{MAX_PAGE_SIZE}."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """The most that an operation may have, with every fragment in its place.
+
+    `tokens` and `fields` bound what is written in the document, each fragment once.
+    """
+
+    depth: int = 20
+    root_fields: int = 20
+    aliases: int = 100
+    directives: int = 100
+    cost: int = 20_000
+    fields: int = 500
+    tokens: int = 2000
+
+
+@dataclass(slots=True)
+class _Measure:
+    """What a selection set amounts to. `listed` is the cost below its lists, for one item each."""
+
+    depth: int = 0
+    root_fields: int = 0
+    aliases: int = 0
+    directives: int = 0
+    cost: int = 0
+    listed: int = 0
+
+    def include(self, other: "_Measure") -> None:
+        self.depth = max(self.depth, other.depth)
+        self.root_fields += other.root_fields
+        self.aliases += other.aliases
+        self.directives += other.directives
+        self.cost += other.cost
+        self.listed += other.listed
+
+
+def check_document(schema: GraphQLSchema, document: DocumentNode, limits: QueryLimits) -> None:
+    """Raise QueryTooComplex for a document with an operation beyond the limits.
+
+    The document need not be valid: what the schema does not know costs as little as it can.
+    """
+    survey = _Survey(schema, _fragments(document))
+    operations = [
+        survey.measure(definition.selection_set, schema.get_root_type(definition.operation))
+        for definition in document.definitions
+        if isinstance(definition, OperationDefinitionNode)
+    ]
+    for name in survey.fragments:
+        survey.fragment(name)
+    excesses = [
+        f"its {limit.name.replace('_', ' ')} {'is' if limit.name in _SINGULAR else 'are'} "
+        f"{found:,}, the limit is {allowed:,}"
+        for limit in fields(limits)
+        if (found := _found(limit.name, operations, survey))
+        > (allowed := getattr(limits, limit.name))
+    ]
+    if excesses:
+        raise QueryTooComplex(f"The document is too complex: {'; '.join(excesses)}.")
+
+
+_SINGULAR = frozenset({"depth", "cost"})
+
+
+def _found(name: str, operations: Iterable[_Measure], survey: "_Survey") -> int:
+    if name == "tokens":  # counted by the parser
+        return 0
+    if name == "fields":
+        return survey.fields
+    return max((getattr(measure, name) for measure in operations), default=0)
+
+
+def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
+    return {
+        definition.name.value: definition
+        for definition in document.definitions
+        if isinstance(definition, FragmentDefinitionNode)
+    }
+
+
+@dataclass(slots=True)
+class _Survey:
+    schema: GraphQLSchema
+    fragments: dict[str, FragmentDefinitionNode]
+    fields: int = 0
+    _measured: dict[str, _Measure] = field(default_factory=dict)
+
+    def measure(self, selections: SelectionSetNode, parent: GraphQLNamedType | None) -> _Measure:
+        total = _Measure()
+        for selection in selections.selections:
+            total.include(self._selection(selection, parent))
+        return total
+
+    def fragment(self, name: str) -> _Measure:
+        if name not in self._measured:
+            self._measured[name] = _Measure()  # what a circle meets; validation refuses it
+            if definition := self.fragments.get(name):
+                condition = self.schema.get_type(definition.type_condition.name.value)
+                self._measured[name] = self.measure(definition.selection_set, condition)
+                self._measured[name].directives += len(definition.directives or ())
+        return self._measured[name]
+
+    def _selection(self, selection: SelectionNode, parent: GraphQLNamedType | None) -> _Measure:
+        measure = _Measure(directives=len(selection.directives or ()))
+        if isinstance(selection, FragmentSpreadNode):
+            measure.include(self.fragment(selection.name.value))
+        elif isinstance(selection, InlineFragmentNode):
+            if condition := selection.type_condition:
+                parent = self.schema.get_type(condition.name.value)
+            measure.include(self.measure(selection.selection_set, parent))
+        elif isinstance(selection, FieldNode):
+            measure.include(self._field(selection, parent))
+        return measure
+
+    def _field(self, node: FieldNode, parent: GraphQLNamedType | None) -> _Measure:
+        self.fields += 1
+        definition = self._definition(node, parent)
+        below = _Measure()
+        if node.selection_set:
+            named = get_named_type(definition.type) if definition else None
+            below = self.measure(node.selection_set, named)
+        size = _size(node, definition)
+        items = 1 if size is None else size
+        cost, listed = 1 + below.cost + items * below.listed, 0
+        if definition and _is_list_of_objects(definition):
+            each = below.cost + below.listed
+            # Without a size of its own it holds the items of the connection around it.
+            cost, listed = (1, each) if size is None else (1 + size * each, 0)
+        return _Measure(
+            depth=below.depth + 1,
+            root_fields=1,
+            aliases=below.aliases + (node.alias is not None),
+            directives=below.directives,
+            cost=cost,
+            listed=listed,
+        )
+
+    def _definition(self, node: FieldNode, parent: GraphQLNamedType | None) -> GraphQLField | None:
+        if isinstance(parent, GraphQLObjectType | GraphQLInterfaceType):
+            return self.schema.get_field(parent, node.name.value)
+        return None
+
+
+def _is_list_of_objects(definition: GraphQLField) -> bool:
+    type_ = (
+        definition.type.of_type if isinstance(definition.type, GraphQLNonNull) else definition.type
+    )
+    return is_list_type(type_) and not is_leaf_type(get_named_type(type_))
+
+
+def _size(node: FieldNode, definition: GraphQLField | None) -> int | None:
+    """Tell how many items the field's arguments ask for; None where it takes no such argument."""
+    if definition is None or not any(name in definition.args for name in _SIZES):
+        return None
+    given = [argument.value for argument in node.arguments or () if argument.name.value in _SIZES]
+    if not given:
+        return DEFAULT_PAGE_SIZE
+    [value, *more] = given
+    if more:
+        return MAX_PAGE_SIZE
+    if isinstance(value, IntValueNode):
+        number = int(value.value[:9])
+        return number if 0 <= number <= MAX_PAGE_SIZE else MAX_PAGE_SIZE
+    if isinstance(value, ListValueNode):
+        return len(value.values)
+    return MAX_PAGE_SIZE

@@ -1,0 +1,231 @@
+"""Documents that are refused before anything is executed, and queries that are cancelled."""
+
+import time
+from typing import Any
+
+import pytest
+from graphql import get_introspection_query
+from service import JSON, Client, Service, start
+
+from app.graphql.limits import QueryLimits
+from app.settings import Settings
+
+NO_TICKET = "019320a4-0000-7000-8000-00000000ffff"
+
+
+def doubling(count: int) -> str:
+    """A chain of fragments, each of which spreads the next one twice."""
+    links = [
+        f"fragment f{n} on Ticket {{ a: mergedInto {twice} b: mergedInto {twice} }}"
+        for n in range(count)
+        for twice in [f"{{ ...f{n + 1} }}"]
+    ]
+    end = f"fragment f{count} on Ticket {{ id }}"
+    return " ".join([f'{{ ticket(id: "{NO_TICKET}") {{ ...f0 }} }}', *links, end])
+
+
+def nested(depth: int) -> str:
+    inner = "{ mergedInto " * (depth - 2) + "{ id }" + " }" * (depth - 2)
+    return f'{{ ticket(id: "{NO_TICKET}") {inner} }}'
+
+
+def page(arguments: str, selection: str) -> str:
+    return f'{{ ticket(id: "{NO_TICKET}") {{ activities{arguments} {{ {selection} }} }} }}'
+
+
+def aliases(count: int) -> str:
+    return " ".join(f"a{n}: viewer {{ name }}" for n in range(count))
+
+
+DIRECTIVES = "@include(if: true) " * 101
+
+
+async def refusal(client: Client, query: str, **variables: Any) -> str:
+    document = await client.graphql(query, **variables)
+    [error] = document["errors"]
+    assert error["extensions"] == {"code": "QUERY_TOO_COMPLEX"}
+    assert "data" not in document
+    return str(error["message"])
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (nested(21), "depth is 21, the limit is 20"),
+        (f"{{ {aliases(21)} }}", "root fields are 21, the limit is 20"),
+        (f"{{ {aliases(101)} }}", "aliases are 101, the limit is 100"),
+        (f"{{ viewer {DIRECTIVES} {{ name }} }}", "directives are 101, the limit is 100"),
+        (f"{{ viewer {{ {'name ' * 500} }} }}", "fields are 501, the limit is 500"),
+        (doubling(30), "cost is"),
+        (page("(first: 100)", "nodes { revisions(first: 100) { nodes { version id } } }"), "cost"),
+        (
+            "query Q($n: Int) "
+            + page(
+                "(first: $n)",
+                "nodes { revisions(first: $n) { nodes { version message changedAt } } }",
+            ),
+            "cost",
+        ),
+        (nested(60), "depth is 60, the limit is 20"),
+        (nested(600), "nested too deeply"),
+    ],
+    ids=lambda value: value[:30],
+)
+async def test_a_document_over_a_limit_is_refused_with_that_limit(
+    service: Service, query: str, said: str
+) -> None:
+    assert said in await refusal(await service.client(), query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"{{ {aliases(1000)} }}",
+        "{ viewer " + "@skip(if: false) " * 10_000 + "{ name } }",
+        "{" * 100_000,
+        doubling(150),
+        "{ " + "...f " * 500 + "} fragment f on Query { viewer { name } }",
+    ],
+    ids=["aliases", "directives", "braces", "fragments", "spreads"],
+)
+async def test_an_attack_is_refused_in_a_moment(service: Service, query: str) -> None:
+    client = await service.client()
+    started = time.process_time()
+
+    document = await client.graphql(query)
+
+    # Many times what it takes; without the limits some of them take minutes.
+    assert time.process_time() - started < 2
+    assert "errors" in document
+    assert "data" not in document
+
+
+async def test_all_excesses_are_named_at_once(service: Service) -> None:
+    message = await refusal(await service.client(), f"{{ {aliases(101)} }}")
+
+    assert "aliases" in message
+    assert "root fields" in message
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        nested(20),
+        doubling(3),
+        page("(first: 100)", "nodes { id revisions { nodes { version message } } } totalCount"),
+        page("", "edges { cursor node { id } } pageInfo { hasNextPage }"),
+        "{ nodes(ids: []) { id } }",
+    ],
+)
+async def test_a_document_within_the_limits_is_executed(service: Service, query: str) -> None:
+    document = await (await service.client()).graphql(query)
+
+    assert "errors" not in document
+
+
+@pytest.mark.parametrize(
+    ("query", "cost"),
+    [
+        ("{ viewer { name } }", 2),
+        ("{ viewer { ...n } } fragment n on Viewer { name scopes }", 3),
+        ("{ nodes(ids: [1, 2, 3]) { id } }", 4),
+        (page("", "nodes { id }"), 2 + 1 + 20),
+        (page("(first: 5)", "nodes { id message } pageInfo { hasNextPage }"), 2 + 1 + 10 + 2),
+        (page("(last: 5)", "edges { node { id } }"), 2 + 1 + 5 * 2),
+        (page("(first: -9)", "nodes { id }"), 2 + 1 + 100),
+        (
+            page("(first: 5)", "...p") + " fragment p on TicketActivityConnection { nodes { id } }",
+            8,
+        ),
+        (
+            page("(first: 5)", "nodes { revisions(first: 3) { nodes { version } } }"),
+            2 + 1 + 5 * (1 + 1 + 3),
+        ),
+    ],
+)
+async def test_the_cost_is_what_the_schema_says(settings: Settings, query: str, cost: int) -> None:
+    exactly = settings.model_copy(update={"max_query_cost": cost})
+    async with start(exactly) as service:
+        document = await (await service.client()).graphql(query)
+        assert "QUERY_TOO_COMPLEX" not in str(document)
+    below = settings.model_copy(update={"max_query_cost": cost - 1})
+    async with start(below) as service:
+        assert f"cost is {cost}, the limit is {cost - 1}" in await refusal(
+            await service.client(), query
+        )
+
+
+async def test_a_circle_of_fragments_is_an_error_of_validation(service: Service) -> None:
+    circle = "{ viewer { ...a } } fragment a on Viewer { ...b } fragment b on Viewer { ...a }"
+
+    [error] = (await (await service.client()).graphql(circle))["errors"]
+
+    assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+
+
+async def test_the_standard_introspection_passes(service: Service) -> None:
+    query = get_introspection_query(
+        specified_by_url=True,
+        directive_is_repeatable=True,
+        schema_description=True,
+        input_value_deprecation=True,
+    )
+
+    document = await (await service.client()).graphql(query)
+
+    assert "errors" not in document
+    assert document["data"]["__schema"]["types"]
+
+
+def test_the_settings_begin_with_the_limits_that_the_code_names() -> None:
+    settings = Settings()
+
+    for name in ("depth", "root_fields", "aliases", "directives", "cost", "fields", "tokens"):
+        assert getattr(settings, f"max_query_{name}") == getattr(QueryLimits(), name)
+
+
+async def first_error(settings: Settings, query: str) -> JSON:
+    async with start(settings) as service:
+        document = await (await service.client()).graphql(query)
+        error: JSON = document["errors"][0]
+        return error
+
+
+async def test_introspection_can_be_switched_off(settings: Settings) -> None:
+    closed = settings.model_copy(update={"introspection": False})
+
+    error = await first_error(closed, "{ __schema { queryType { name } } }")
+
+    assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+
+
+async def test_typename_is_answered_without_introspection(settings: Settings) -> None:
+    async with start(settings.model_copy(update={"introspection": False})) as service:
+        document = await (await service.client()).graphql("{ __typename }")
+        assert document == {"data": {"__typename": "Query"}}
+
+
+async def test_suggestions_can_be_switched_off(settings: Settings) -> None:
+    silent = settings.model_copy(update={"suggestions": False})
+
+    assert "Did you mean" in (await first_error(settings, "{ viewr { name } }"))["message"]
+    assert "Did you mean" not in (await first_error(silent, "{ viewr { name } }"))["message"]
+
+
+# The deadline
+
+
+async def test_a_query_that_takes_too_long_is_cancelled_and_says_so(settings: Settings) -> None:
+    async with start(settings.model_copy(update={"query_deadline_seconds": 1e-6})) as service:
+        client = await service.client()
+        ticket_id = await client.create_ticket()  # a mutation has no deadline
+
+        response = await client.request(
+            "POST", "/graphql", json={"query": f'{{ ticket(id: "{ticket_id}") {{ id }} }}'}
+        )
+
+        [error] = response.json()["errors"]
+        assert response.status_code == 503
+        assert error["extensions"] == {"code": "DEADLINE_EXCEEDED"}
+        assert "1e-06 seconds" in error["message"]
+        assert (await client.get(ticket_id, NO_TICKET)).status_code == 404
