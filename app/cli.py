@@ -7,14 +7,18 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import uvicorn
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
+from starlette.applications import Starlette
+from uvicorn.supervisors.multiprocess import Multiprocess
 
 from app.activity.values import format_datetime, parse_uuid, utc_now
 from app.auth import Scope, Token
@@ -41,6 +45,7 @@ _DEMO_TOKEN_LIFE: Final = timedelta(days=1)
 _GRACE_SECONDS: Final = 30
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100
+_MAX_WORKERS: Final = 64
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 
 
@@ -65,15 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> None:
     settings = _settings()
-    app = create_app(settings)
+    create_app(settings)  # what is wrong with the settings ends the start here
     listener = _listen(settings)
     asyncio.run(_prepare_database(settings))
     if options.demo and (token := asyncio.run(_prepare_demo(settings))):
         print(demo_hints(settings, listener.getsockname()[1], token.text), flush=True)
     config = uvicorn.Config(
-        app,
+        "app.cli:create_served_app",
+        factory=True,
+        workers=options.workers,
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=settings.max_body_bytes,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
@@ -81,7 +89,38 @@ def serve(options: argparse.Namespace) -> None:
     # Uvicorn ends gracefully, then raises the signal again for whoever handled it before: nobody.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    if options.workers > 1:
+        Multiprocess(config, [listener]).run()
+    else:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def create_served_app() -> Starlette:
+    """Build the service in the process that serves it, by the settings."""
+    app = create_app(_settings())
+    running = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app_: Starlette) -> AsyncIterator[Any]:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            _before(number, app_.state.end_streams)
+        async with running(app_) as state:
+            yield state
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _before(number: signal.Signals, act: Callable[[], None]) -> None:
+    """Do something before what Uvicorn does on a signal: it waits for streams, and tells nobody."""
+    loop, handle = asyncio.get_running_loop(), signal.getsignal(number)
+
+    def handler(received: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(act)
+        if callable(handle):
+            handle(received, frame)
+
+    signal.signal(number, handler)
 
 
 def migrate_database(_options: argparse.Namespace) -> None:
@@ -229,6 +268,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="load a demo into an empty database, print how to use it",
     )
+    serving.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        help="processes that serve, on one database (default: 1)",
+    )
     serving.set_defaults(command=serve)
     migrating = commands.add_parser("migrate", help="bring the database to this release")
     migrating.set_defaults(command=migrate_database)
@@ -269,6 +314,12 @@ def _name(text: str) -> str:
     if not 0 < len(text) <= _MAX_NAME_LENGTH or not text.isprintable():
         raise argparse.ArgumentTypeError(f"give 1 to {_MAX_NAME_LENGTH} printable characters")
     return text
+
+
+def _workers(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"give a number from 1 to {_MAX_WORKERS}")
+    return int(text)
 
 
 def _uuid(text: str) -> UUID:

@@ -138,6 +138,16 @@ class DeadlineExceeded(ServiceError):
     code, status = "DEADLINE_EXCEEDED", 503
 
 
+class TooManyStreams(ServiceError):
+    code, status = "TOO_MANY_SUBSCRIPTIONS", 429
+
+
+class Reconnect(ServiceError):
+    """A stream ends though there is more to come: resume it after the last cursor."""
+
+    code, status = "RECONNECT", 503
+
+
 class Busy(ServiceError):
     """The write queue is full, the database is locked, or the service is closing: try again."""
 

@@ -11,9 +11,9 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from app.activity.limits import InputLimits
 from app.activity.values import utc_now
@@ -29,13 +29,16 @@ from app.graphql.context import Context
 from app.graphql.documents import Documents, ManifestUnusable, read_manifest
 from app.graphql.execution import Executor, RequestErrors
 from app.graphql.graphiql import graphiql_page, graphiql_routes
-from app.graphql.http import GraphQLEndpoint
+from app.graphql.http import GraphQLEndpoint, Operations
 from app.graphql.limits import QueryLimits
 from app.graphql.schema import schema
+from app.graphql.streams import StreamLimits
+from app.graphql.websocket import WebSocketEndpoint
 from app.http import RequestBounds, problem, request_id
 from app.rest import rest_routes
 from app.settings import Settings
 from app.store.database import open_database
+from app.store.feed import Feed
 from app.store.writer import Writer
 from app.timeline import Timeline
 
@@ -45,18 +48,21 @@ _log = logging.getLogger(__name__)
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
     """Build the service on a migrated database, which is not opened before its lifespan begins.
 
-    Raises DatabaseUnusable for a wrong address and ManifestUnusable.
+    `state.end_streams` of it ends what would otherwise never end, and is called first of all at a
+    shutdown. Raises DatabaseUnusable for a wrong address and ManifestUnusable.
     """
     timeline = create_timeline(settings, clock)
+    graphql = _graphql_endpoint(timeline, settings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with running(timeline):
             yield
 
-    return Starlette(
+    app = Starlette(
         routes=[
-            Route("/graphql", _graphql_endpoint(timeline, settings)),
+            Route("/graphql", graphql),
+            WebSocketRoute("/graphql", WebSocketEndpoint(graphql.operations, graphql.streams)),
             *(graphiql_routes() if settings.graphiql else ()),
             *rest_routes(timeline, max_body_bytes=settings.max_body_bytes),
         ],
@@ -71,6 +77,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         exception_handlers=_EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    app.state.end_streams = timeline.feed.close
+    return app
 
 
 def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Timeline:
@@ -81,33 +89,42 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
         max_metadata_bytes=settings.max_metadata_bytes,
         max_metadata_depth=settings.max_metadata_depth,
     )
+    feed = Feed(database)
     writer = Writer(
         database,
         limits,
         clock,
         queue_size=settings.write_queue_size,
         batch_size=settings.write_batch_size,
+        published=feed.notify,
     )
-    return Timeline(database, writer, limits, clock)
+    return Timeline(
+        database, writer, feed, limits, clock, max_streams=settings.max_subscriptions_per_token
+    )
 
 
 @asynccontextmanager
 async def running(timeline: Timeline) -> AsyncIterator[None]:
-    """Run the writer around a block; at the end, finish what waits and close the database."""
+    """Run the writer and the feed around a block.
+
+    At the end, finish what waits and close the database.
+    """
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(timeline.writer.run())
+            tasks.create_task(timeline.feed.run())
             try:
                 yield
             finally:
+                timeline.feed.close()
                 timeline.writer.close()
     finally:
         await timeline.database.close()
 
 
 def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint[Viewer]:
-    def make_context(_request: Request, viewer: Viewer) -> Context:
-        return Context(timeline, viewer)
+    def make_context(connection: HTTPConnection, viewer: Viewer) -> Context:
+        return Context(timeline, viewer, connection.headers.get("last-event-id"))
 
     executor = Executor(
         schema,
@@ -125,11 +142,20 @@ def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint
         hide_suggestions=not settings.suggestions,
     )
     return GraphQLEndpoint(
-        executor=executor,
-        documents=_documents(settings, executor),
-        deadline_seconds=settings.query_deadline_seconds,
-        authenticate=timeline.authenticate,
-        make_context=make_context,
+        operations=Operations(
+            executor=executor,
+            documents=_documents(settings, executor),
+            authenticate=timeline.authenticate,
+            make_context=make_context,
+            reading=timeline.database.one_state,
+            deadline_seconds=settings.query_deadline_seconds,
+        ),
+        streams=StreamLimits(
+            subscriptions=settings.max_subscriptions_per_connection,
+            init_timeout=settings.connection_init_seconds,
+            keep_alive=settings.keep_alive_seconds,
+            lifetime=settings.max_stream_seconds,
+        ),
         max_body_bytes=settings.max_body_bytes,
         page=graphiql_page if settings.graphiql else None,
     )

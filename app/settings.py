@@ -104,4 +104,19 @@ class Settings(BaseSettings):
             "Origins whose pages may call the service from a browser, with commas between them."
         ),
     )
+    max_subscriptions_per_connection: PositiveInt = Field(
+        default=100, description="Operations that one WebSocket may have open."
+    )
+    max_subscriptions_per_token: PositiveInt = Field(
+        default=1000, description="Subscriptions that one token may have open, in each process."
+    )
+    connection_init_seconds: PositiveFloat = Field(
+        default=10, description="How long a WebSocket may wait with its token."
+    )
+    keep_alive_seconds: PositiveFloat = Field(
+        default=15, description="How often an idle stream says that it lives."
+    )
+    max_stream_seconds: PositiveFloat = Field(
+        default=3600, description="How long a stream lives before its client must connect anew."
+    )
     graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at /graphql.")

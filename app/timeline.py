@@ -3,8 +3,9 @@
 The scopes are asked for here and in the policy, so that no door can pass them by.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,14 +14,16 @@ from uuid import UUID
 from app.activity import policy
 from app.activity.commands import Command
 from app.activity.decide import Outcome
+from app.activity.feed import SeenChange, as_seen, parse_feed_cursor
 from app.activity.limits import InputLimits
 from app.activity.pages import Filter, Listing, Page, Position, Side, Window
 from app.activity.state import Activity, Revision, Ticket
 from app.auth import Scope, Token, Viewer, parse_authorization
-from app.errors import Unauthenticated
+from app.errors import InvalidInput, NotFound, TooManyStreams, Unauthenticated
 from app.models import AccessToken
 from app.store import pages
 from app.store.database import Database
+from app.store.feed import Feed, load_changes
 from app.store.reader import load_activities, load_tickets
 from app.store.tokens import find_token
 from app.store.writer import Writer
@@ -40,11 +43,23 @@ class _KnownToken:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedPage:
+    """`end` is the `seq` up to which the feed was read: where the next page begins."""
+
+    items: list[SeenChange]
+    end: int
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     database: Database
     writer: Writer
+    feed: Feed
     limits: InputLimits
     clock: Callable[[], datetime]
+    max_streams: int
+    _streams: Counter[str] = field(default_factory=Counter)
     _known_tokens: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
 
     async def authenticate(self, authorization: str | None) -> Viewer:
@@ -106,6 +121,66 @@ class Timeline:
         """Return revisions of entries that the viewer sees now, which makes all of them visible."""
         policy.require_read(viewer)
         return await pages.load_revisions(self.database, activities, after=after, size=size)
+
+    async def load_changes(
+        self, viewer: Viewer, ticket_id: UUID, *, after: str | None, size: int
+    ) -> FeedPage:
+        """Return what the viewer sees of a ticket's changes after a cursor, the oldest first.
+
+        Raises NotFound and InvalidInput.
+        """
+        _, seq = await self._feed_position(viewer, ticket_id, after)
+        seq = seq or 0
+        seen: list[SeenChange] = []
+        while entries := await load_changes(self.database, ticket_id, after=seq):
+            seen += as_seen(viewer, entries)
+            if len(seen) > size:
+                seen = seen[:size]
+                return FeedPage(seen, seen[-1].seq if seen else seq, has_more=True)
+            seq = entries[-1].seq
+        return FeedPage(seen, seq, has_more=False)
+
+    async def follow_changes(
+        self, viewer: Viewer, ticket_id: UUID, after: str | None
+    ) -> AsyncGenerator[SeenChange]:
+        """Return what the viewer sees of a ticket's changes: after a cursor, or from now on.
+
+        Raises NotFound, InvalidInput and TooManyStreams; the stream raises Reconnect when the
+        service shuts down.
+        """
+        ticket, seq = await self._feed_position(viewer, ticket_id, after)
+        if self._streams[viewer.token_id] >= self.max_streams:
+            raise TooManyStreams(
+                f"The token has {self.max_streams} subscriptions open, which is the limit."
+            )
+        return self._follow(viewer, ticket, ticket.last_seq if seq is None else seq)
+
+    async def _follow(self, viewer: Viewer, ticket: Ticket, seq: int) -> AsyncGenerator[SeenChange]:
+        self._streams[viewer.token_id] += 1
+        try:
+            async with aclosing(self.feed.follow(ticket.id, seq)) as batches:
+                async for entries in batches:
+                    for change in as_seen(viewer, entries):
+                        yield change
+        finally:
+            self._streams[viewer.token_id] -= 1
+            if not self._streams[viewer.token_id]:
+                del self._streams[viewer.token_id]
+
+    async def _feed_position(
+        self, viewer: Viewer, ticket_id: UUID, after: str | None
+    ) -> tuple[Ticket, int | None]:
+        """Return the ticket and the `seq` of the cursor."""
+        policy.require_read(viewer)
+        [ticket] = await load_tickets(self.database, [ticket_id])
+        if ticket is None:
+            raise NotFound(f"There is no ticket {ticket_id}.", path=("ticketId",))
+        if after is None:
+            return ticket, None
+        seq = parse_feed_cursor(ticket_id, after)
+        if seq > ticket.last_seq:
+            raise InvalidInput("after is ahead of the ticket's changes.", path=("after",))
+        return ticket, seq
 
     async def _known_token(self, token: Token) -> _KnownToken:
         known = self._known_tokens.get(token.id)

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any, NewType
 
 import httpx2
 import strawberry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from strawberry.schema.config import StrawberryConfig
@@ -16,8 +17,9 @@ from strawberry.schema.config import StrawberryConfig
 from app.errors import Busy, InvalidInput, NotFound, Unauthenticated
 from app.graphql.documents import Documents
 from app.graphql.execution import Executor
-from app.graphql.http import GraphQLEndpoint
+from app.graphql.http import GraphQLEndpoint, Operations
 from app.graphql.limits import QueryLimits
+from app.graphql.streams import StreamLimits
 from app.http import RequestBounds
 
 GRAPHQL = "application/graphql-response+json"
@@ -125,7 +127,7 @@ async def authenticate(authorization: str | None) -> str:
             return authorization.removeprefix("Bearer ")
 
 
-def make_context(_request: Request, viewer: str) -> str:
+def make_context(_connection: HTTPConnection, viewer: str) -> str:
     return viewer
 
 
@@ -134,11 +136,15 @@ def page() -> Response:
 
 
 ENDPOINT = GraphQLEndpoint(
-    executor=Executor(SCHEMA, cache_size=10, limits=QueryLimits()),
-    documents=Documents(cache_size=10, trusted={}, is_trusted_only=False),
-    deadline_seconds=10,
-    authenticate=authenticate,
-    make_context=make_context,
+    operations=Operations(
+        executor=Executor(SCHEMA, cache_size=10, limits=QueryLimits()),
+        documents=Documents(cache_size=10, trusted={}, is_trusted_only=False),
+        authenticate=authenticate,
+        make_context=make_context,
+        reading=nullcontext,
+        deadline_seconds=10,
+    ),
+    streams=StreamLimits(),
     max_body_bytes=MAX_BODY,
     page=page,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,10 +70,24 @@ def environment(database: Path, **settings: str) -> dict[str, str]:
     }
 
 
-def serve(database: Path, **settings: str) -> Process:
+def token(database: Path, *scopes: str) -> str:
+    """Issue a token to a new actor by the operator's command."""
+    options = [option for scope in scopes for option in ("--scope", scope)]
+    command = [str(ROOT / ".venv/bin/ticket-activity"), "token", "create", "--name", "test"]
+    created: subprocess.CompletedProcess[str] = subprocess.run(
+        [*command, "--actor", str(uuid4()), *options],
+        env=environment(database),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return created.stdout.strip()
+
+
+def serve(database: Path, workers: int = 1, **settings: str) -> Process:
     """Run `./scripts/serve` on a free port and wait until it has printed what to paste."""
     popen = subprocess.Popen(
-        [ROOT / "scripts" / "serve"],
+        [ROOT / "scripts" / "serve", "--workers", str(workers)],
         env=environment(database, **settings),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

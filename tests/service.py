@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 from sqlmodel import col, select
+from starlette.applications import Starlette
 
 from app.auth import Scope
 from app.main import create_app
@@ -150,6 +151,7 @@ class Service:
     database: Database
     clock: Clock
     settings: Settings
+    app: Starlette
 
     async def client(
         self,
@@ -196,6 +198,6 @@ async def start(settings: Settings, clock: Clock | None = None) -> AsyncIterator
             app.router.lifespan_context(app),
             httpx2.AsyncClient(transport=transport, base_url="http://service.test") as http,
         ):
-            yield Service(http, database, clock, settings)
+            yield Service(http, database, clock, settings, app)
     finally:
         await database.close()

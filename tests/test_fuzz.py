@@ -125,4 +125,5 @@ def test_every_document_of_the_schema_is_answered(
             "GRAPHQL_PARSE_FAILED",
             "GRAPHQL_VALIDATION_FAILED",
             "QUERY_TOO_COMPLEX",
+            "NOT_FOUND",
         }, error

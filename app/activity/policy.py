@@ -36,9 +36,14 @@ def sees_all_private(viewer: Viewer) -> bool:
 
 def can_see(viewer: Viewer, activity: Activity) -> bool:
     """Whether the entry exists for the viewer. `store.pages` says the same in SQL for lists."""
-    return activity.deleted_at is None and (
-        not activity.is_private or activity.actor_id == viewer.actor_id or sees_all_private(viewer)
+    return activity.deleted_at is None and sees_entry(
+        viewer, activity.actor_id, activity.is_private
     )
+
+
+def sees_entry(viewer: Viewer, actor_id: UUID | None, is_private: bool) -> bool:
+    """Whether the viewer sees the entries of an actor, private ones or public ones."""
+    return not is_private or actor_id == viewer.actor_id or sees_all_private(viewer)
 
 
 def require_visible(

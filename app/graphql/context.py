@@ -15,10 +15,14 @@ from app.timeline import Timeline
 
 @dataclass(slots=True)
 class Context:
-    """One for each operation: what it loads is loaded once, many keys at a time."""
+    """One for each operation: what it loads is loaded once, many keys at a time.
+
+    `last_event_id` is where a client resumes a stream of events.
+    """
 
     timeline: Timeline
     viewer: Viewer
+    last_event_id: str | None = None
     tickets: DataLoader[UUID, Ticket | None] = field(init=False)
     activities: DataLoader[UUID, Activity | None] = field(init=False)
     _revisions: dict[tuple[int, int], DataLoader[Activity, list[Revision]]] = field(

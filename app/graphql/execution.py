@@ -6,7 +6,8 @@ operations when none is named. This module knows no HTTP.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
@@ -19,6 +20,7 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     ValueNode,
+    create_source_event_stream,
     parse,
     specified_rules,
     validate,
@@ -70,6 +72,13 @@ class Result(NamedTuple):
 
     data: dict[str, Any] | None
     errors: Sequence[GraphQLError]
+
+
+class Event(NamedTuple):
+    """One result of an operation that has many, and what it is the result of."""
+
+    payload: object
+    result: Result
 
 
 class Executor:
@@ -127,6 +136,42 @@ class Executor:
         extensions: Mapping[str, Any] | None = None,
     ) -> Result:
         """Execute a query or mutation; raise RequestErrors where the variables do not fit it."""
+        execution = self._build(operation, variables, context, extensions)
+        return await _result(execution.execute_operation())
+
+    async def subscribe(
+        self,
+        operation: Operation,
+        variables: Mapping[str, Any] | None,
+        context: object,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> AsyncGenerator[Event]:
+        """Return the events of a subscription.
+
+        Raises RequestErrors where the variables do not fit or the field refuses to begin. The
+        stream raises what its source raises.
+        """
+        execution = self._build(operation, variables, context, extensions)
+        source = create_source_event_stream(execution)
+        if isawaitable(source):
+            source = await source
+        if isinstance(source, ExecutionResult):
+            raise RequestErrors(source.errors or (), InvalidInput.code)
+        return self._events(execution, cast("AsyncIterator[object]", source))
+
+    async def _events(self, execution: Any, source: AsyncIterator[object]) -> AsyncGenerator[Event]:
+        async with aclosing(cast("AsyncGenerator[object]", source)) as payloads:
+            async for payload in payloads:
+                each = execution.build_per_event_executor(payload)
+                yield Event(payload, await _result(each.execute_operation(False)))
+
+    def _build(
+        self,
+        operation: Operation,
+        variables: Mapping[str, Any] | None,
+        context: object,
+        extensions: Mapping[str, Any] | None,
+    ) -> StrawberryGraphQLCoreExecutionContext:
         # Built here rather than by graphql-core's `execute`, which answers variables that do not
         # fit and an error that reached the root alike.
         execution = StrawberryGraphQLCoreExecutionContext.build(
@@ -142,10 +187,7 @@ class Executor:
         )
         if isinstance(execution, list):
             raise RequestErrors(execution, InvalidInput.code)
-        result = execution.execute_operation()
-        if isawaitable(result):
-            result = await cast("Awaitable[ExecutionResult]", result)
-        return Result(result.data, result.errors or ())  # type: ignore[union-attr]
+        return cast("StrawberryGraphQLCoreExecutionContext", execution)
 
     def operations(self, text: str) -> "Operations":
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
@@ -183,6 +225,11 @@ class Executor:
         )
         if errors:
             raise RequestErrors(errors, VALIDATION_FAILED)
+
+
+async def _result(executed: Any) -> Result:
+    result = await executed if isawaitable(executed) else executed
+    return Result(result.data, result.errors or ())
 
 
 Operations = Mapping[str | None, Operation]

@@ -5,13 +5,14 @@ it has 422, and 200 for request errors to a client that takes only application/j
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from graphql import OperationType
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -25,13 +26,17 @@ from app.errors import (
 )
 from app.graphql.documents import Documents
 from app.graphql.execution import (
+    Event,
     Executor,
+    Operation,
     RequestErrors,
     Result,
     format_errors,
     is_fault,
     log_fault,
 )
+from app.graphql.sse import EVENT_STREAM, EventStreamResponse
+from app.graphql.streams import Guard, StreamLimits
 from app.http import JSON, encode_json, parse_json, preferred_type, read_json, request_id
 
 GRAPHQL_RESPONSE_JSON = "application/graphql-response+json"
@@ -54,29 +59,87 @@ class Parameters(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class GraphQLEndpoint(Generic[ViewerT]):
-    """An ASGI application for one path.
+class Operations(Generic[ViewerT]):
+    """Carries out what a request asks for, whichever way it came.
 
-    `authenticate` takes the Authorization header. `page` answers a browser that comes without a
-    query, and needs no token.
+    `authenticate` takes the Authorization header. A query runs within `reading`.
     """
 
     executor: Executor
     documents: Documents
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
-    make_context: Callable[[Request, ViewerT], object]
-    max_body_bytes: int
+    make_context: Callable[[HTTPConnection, ViewerT], object]
+    reading: Callable[[], AbstractAsyncContextManager[None]]
     deadline_seconds: float
+
+    def find(self, parameters: Parameters) -> Operation:
+        """Return the operation. Raises ServiceError and RequestErrors."""
+        text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
+        return self.executor.prepare(text, parameters.operation_name)
+
+    async def execute(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT,
+        operation: Operation,
+        parameters: Parameters,
+    ) -> Result:
+        """Execute a query or a mutation. Raises ServiceError and RequestErrors."""
+        execution = self.executor.execute(
+            operation,
+            parameters.variables,
+            self.make_context(connection, viewer),
+            parameters.extensions,
+        )
+        if operation.kind is OperationType.MUTATION:
+            return await execution  # what is committed is answered, however late
+        try:
+            async with asyncio.timeout(self.deadline_seconds), self.reading():
+                return await execution
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The query was cancelled after {self.deadline_seconds:g} seconds."
+            ) from None
+
+    async def start(
+        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
+    ) -> AsyncGenerator[Event]:
+        """Return the results of any operation. Raises ServiceError and RequestErrors."""
+        operation = self.find(parameters)
+        if operation.kind is not OperationType.SUBSCRIPTION:
+            return _once(self.execute(connection, viewer, operation, parameters))
+        return await self.executor.subscribe(
+            operation,
+            parameters.variables,
+            self.make_context(connection, viewer),
+            parameters.extensions,
+        )
+
+
+async def _once(result: Awaitable[Result]) -> AsyncGenerator[Event]:
+    yield Event(None, await result)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLEndpoint(Generic[ViewerT]):
+    """An ASGI application for one path.
+
+    `page` answers a browser that comes without a query, and needs no token.
+    """
+
+    operations: Operations[ViewerT]
+    streams: StreamLimits
+    max_body_bytes: int
     page: Callable[[], Response] | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         response = await self._respond(request)
-        if request.method == "HEAD":
+        if request.method == "HEAD" and isinstance(response, Response):
             response.body = b""  # the headers stay those of GET
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request) -> Response | EventStreamResponse:
         """Answer the request, or what it raises: the one place where errors become responses."""
         media_type = JSON  # until the client's choice is known
         try:
@@ -84,65 +147,67 @@ class GraphQLEndpoint(Generic[ViewerT]):
             media_type = self._media_type(request)
             if media_type == HTML and self.page:
                 return self.page()
-            return _executed(await self._execute(request), request, media_type)
+            return await self._answer(request, media_type)
         except ServiceError as error:
-            return _refused(error, media_type)
+            return _refused(error, _single(media_type))
         except RequestErrors as error:
-            return _not_executed(error, request, media_type)
+            return _not_executed(error, request, _single(media_type))
         except ClientDisconnect:
             raise
         except Exception as fault:
             log_fault(fault, request_id(request.scope))
-            return _refused(InternalError("Internal error"), media_type, request_id(request.scope))
+            masked = InternalError("Internal error")
+            return _refused(masked, _single(media_type), request_id(request.scope))
 
     def _media_type(self, request: Request) -> str:
-        accept = ", ".join(request.headers.getlist("accept")) or None
-        offered: tuple[str, ...] = (JSON, GRAPHQL_RESPONSE_JSON)
+        offered: tuple[str, ...] = (JSON, GRAPHQL_RESPONSE_JSON, EVENT_STREAM)
         if self.page and request.method != "POST" and "query" not in request.query_params:
             offered += (HTML,)
-        media_type = preferred_type(accept, offered)
+        media_type = preferred_type(_accept(request), offered)
         if media_type is None:
-            raise NotAcceptable(f"The response is {GRAPHQL_RESPONSE_JSON} or {JSON}.")
+            raise NotAcceptable(
+                f"The response is {GRAPHQL_RESPONSE_JSON}, {JSON} or {EVENT_STREAM}."
+            )
         return media_type
 
-    async def _execute(self, request: Request) -> Result:
+    async def _answer(self, request: Request, media_type: str) -> Response | EventStreamResponse:
         # Before the body: whoever has no token makes the service neither read nor parse anything.
-        viewer = await self.authenticate(request.headers.get("authorization"))
+        authorization = request.headers.get("authorization")
+        viewer = await self.operations.authenticate(authorization)
         parameters = await self._parameters(request)
-        text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
-        operation = self.executor.prepare(text, parameters.operation_name)
+        operation = self.operations.find(parameters)
         _require_allowed(operation.kind, request)
-        execution = self.executor.execute(
-            operation,
-            parameters.variables,
-            self.make_context(request, viewer),
-            parameters.extensions,
+        if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
+            result = await self.operations.execute(request, viewer, operation, parameters)
+            return _executed(result, request, media_type)
+        return EventStreamResponse(
+            await self.operations.start(request, viewer, parameters),
+            Guard(self.operations.authenticate, authorization, self.streams.lifetime),
+            self.streams.keep_alive,
+            request_id(request.scope),
         )
-        if operation.kind is OperationType.MUTATION:
-            return await execution  # what is committed is answered, however late
-        return await self._in_time(execution)
-
-    async def _in_time(self, execution: Awaitable[Result]) -> Result:
-        try:
-            async with asyncio.timeout(self.deadline_seconds):
-                return await execution
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"The query was cancelled after {self.deadline_seconds:g} seconds."
-            ) from None
 
     async def _parameters(self, request: Request) -> Parameters:
         if request.method != "POST":
-            return _read_parameters(_url_parameters(request))
+            return read_parameters(_url_parameters(request))
         # JSON is the only type read, and a browser sends it to other origins after a preflight
         # only: a form or a plain text can never mutate.
         body = await read_json(request, self.max_body_bytes)
         if not isinstance(body, dict):
             raise InvalidInput("The body must be a JSON object; batches are not supported.")
-        return _read_parameters(body)
+        return read_parameters(body)
 
 
 # The request
+
+
+def _accept(request: Request) -> str | None:
+    return ", ".join(request.headers.getlist("accept")) or None
+
+
+def _single(media_type: str) -> str:
+    """Return the type of a response that is no stream."""
+    return JSON if media_type == EVENT_STREAM else media_type
 
 
 def _require_method(request: Request) -> None:
@@ -151,8 +216,11 @@ def _require_method(request: Request) -> None:
 
 
 def _require_allowed(kind: OperationType, request: Request) -> None:
-    if kind is OperationType.SUBSCRIPTION:
-        raise InvalidInput("A subscription has many responses; this request asks for one.")
+    is_stream = preferred_type(_accept(request), (EVENT_STREAM,)) is not None
+    if kind is OperationType.SUBSCRIPTION and (not is_stream or _accept(request) is None):
+        raise InvalidInput(
+            f"A subscription has many responses: accept {EVENT_STREAM}, or use WebSocket."
+        )
     if kind is OperationType.MUTATION and request.method != "POST":
         raise MethodNotAllowed("A mutation must be sent by POST.", allow="POST")
 
@@ -173,7 +241,7 @@ def _url_parameters(request: Request) -> dict[str, object]:
     return parameters
 
 
-def _read_parameters(values: Mapping[str, object]) -> Parameters:
+def read_parameters(values: Mapping[str, object]) -> Parameters:
     """Check the types; what else is among the values is ignored, as the specification says."""
     return Parameters(
         _text(values, "query"),

@@ -8,6 +8,7 @@ import strawberry
 
 from app.activity.values import parse_uuid
 from app.errors import InvalidInput
+from app.graphql.changes import TicketActivityChangeConnection, load_change_connection
 from app.graphql.context import Info
 from app.graphql.limits import COST
 from app.graphql.types import Node, Ticket, TicketActivity, Viewer
@@ -75,6 +76,29 @@ class Query:
     ) -> TicketActivity | None:
         activity = await info.context.activities.load(activity_id)
         return TicketActivity.of(activity if activity and activity.ticket_id == ticket_id else None)
+
+    @strawberry.field(
+        description=(
+            "The feed of a ticket, page by page: what happened to its entries, in order, as the "
+            "viewer sees it. `NOT_FOUND` where there is no such ticket."
+        )
+    )
+    async def ticket_activity_changes(
+        self,
+        info: Info,
+        ticket_id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
+        after: Annotated[
+            str | None,
+            strawberry.argument(
+                description="List what comes after this cursor. Null or left out: from the start."
+            ),
+        ] = None,
+        first: Annotated[
+            int | None,
+            strawberry.argument(description="How many, at most 100. Left out or null: 20."),
+        ] = None,
+    ) -> TicketActivityChangeConnection:
+        return await load_change_connection(info, ticket_id, after, first)
 
 
 async def _find_node(info: Info, id_: str) -> Node | None:

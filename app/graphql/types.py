@@ -10,6 +10,7 @@ from uuid import UUID
 import strawberry
 
 from app.activity import policy, state
+from app.activity.feed import make_feed_cursor
 from app.activity.pages import (
     Filter,
     Listing,
@@ -56,6 +57,12 @@ class Viewer:
 @strawberry.type(description="A ticket of the CRM, as far as its timeline goes.")
 class Ticket(Node):
     created_at: datetime = strawberry.field(description="When the ticket was created.")
+    changes_cursor: str = strawberry.field(
+        description=(
+            "Where the feed of changes stands: `ticketActivityChanges` after it goes on from "
+            "exactly the state that the same query reads."
+        )
+    )
     merged_into_id: strawberry.Private[UUID | None]
 
     @strawberry.field(
@@ -114,6 +121,7 @@ class Ticket(Node):
         return cls(
             id=strawberry.ID(str(ticket.id)),
             created_at=ticket.created_at,
+            changes_cursor=make_feed_cursor(ticket.id, ticket.last_seq),
             merged_into_id=ticket.merged_into_id,
         )
 

@@ -6,22 +6,27 @@ What differs between the engines is here, and nowhere above.
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.activity.values import dump_json
 
 BUSY_TIMEOUT_MS: Final = 5000
 """How long SQLite waits for another process's write before the command is answered BUSY."""
+
+WATCH_SECONDS: Final = 0.02
+"""How often the commits of other processes are looked for, while anybody listens."""
 
 _PRAGMAS: Final = {
     "journal_mode": "wal",
@@ -41,10 +46,11 @@ class CommitFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One connection for writes, a few for reads that cannot write."""
+    """One connection for writes, a few for reads that cannot write, one that watches."""
 
     write_engine: AsyncEngine
     read_engine: AsyncEngine
+    watch_engine: AsyncEngine
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[AsyncSession]:
@@ -63,15 +69,60 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncSession]:
-        """Read one consistent state of the database."""
-        async with AsyncSession(self.read_engine, autoflush=False) as session:
-            try:
+        """Read one consistent state of the database: that of the `one_state` around it, if any."""
+        shared = _shared.get()
+        if shared and not shared.is_over:
+            async with shared.lock, _interrupted_on_cancel(shared.session):
+                yield shared.session
+        else:
+            async with (
+                AsyncSession(self.read_engine, autoflush=False) as session,
+                _interrupted_on_cancel(session),
+            ):
                 yield session
-            except asyncio.CancelledError:
-                await _interrupt(session)
-                raise
+
+    @asynccontextmanager
+    async def one_state(self) -> AsyncIterator[None]:
+        """Let every read of this task, and of the tasks it starts, see the same state.
+
+        They share a connection and take turns; one that outlives the block gets its own.
+        """
+        async with AsyncSession(self.read_engine, autoflush=False) as session:
+            shared = _SharedSession(session)
+            token = _shared.set(shared)
+            try:
+                yield
+            finally:
+                _shared.reset(token)
+                async with shared.lock:
+                    shared.is_over = True
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+        """Yield a function that waits a moment and tells whether anybody has committed since.
+
+        SQLite counts the commits of others in a number that costs no lock to read. This is the
+        place of LISTEN on an engine that has it.
+        """
+        # In autocommit: inside a transaction the counter would stand still.
+        engine = self.watch_engine
+        async with engine.connect() as connection:
+            version = await _data_version(connection)
+            pause = WATCH_SECONDS
+
+            async def has_changed() -> bool:
+                nonlocal version, pause
+                await asyncio.sleep(pause)
+                started = time.monotonic()
+                before, version = version, await _data_version(connection)
+                # At most a tenth of the time goes into watching, however busy the machine is.
+                pause = max(WATCH_SECONDS, 10 * (time.monotonic() - started))
+                return version != before
+
+            yield has_changed
 
     async def close(self) -> None:
+        await self.watch_engine.dispose()
         await self.read_engine.dispose()
         await self.write_engine.dispose()
 
@@ -84,7 +135,9 @@ def open_database(url: str, *, read_connections: int) -> Database:
     write_engine = _create_engine(address, pool_size=1)
     _configure_sqlite(read_engine, begin="BEGIN", query_only=1)
     _configure_sqlite(write_engine, begin="BEGIN IMMEDIATE", query_only=0)
-    return Database(write_engine, read_engine)
+    watch_engine = _create_engine(address, pool_size=1)
+    _configure_sqlite(watch_engine, begin=None, query_only=1)
+    return Database(write_engine, read_engine, watch_engine)
 
 
 def parse_url(url: str) -> URL:
@@ -145,7 +198,7 @@ def _create_engine(address: URL, *, pool_size: int) -> AsyncEngine:
     )
 
 
-def _configure_sqlite(engine: AsyncEngine, *, begin: str, query_only: int) -> None:
+def _configure_sqlite(engine: AsyncEngine, *, begin: str | None, query_only: int) -> None:
     pragmas = _PRAGMAS | {"query_only": query_only}
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -161,7 +214,31 @@ def _configure_sqlite(engine: AsyncEngine, *, begin: str, query_only: int) -> No
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin_transaction(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
+        if begin:
+            connection.exec_driver_sql(begin)
+
+
+@dataclass(slots=True, eq=False)
+class _SharedSession:
+    session: AsyncSession
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_over: bool = False
+
+
+_shared: ContextVar[_SharedSession | None] = ContextVar("shared_session", default=None)
+
+
+async def _data_version(connection: AsyncConnection) -> int:
+    return int((await connection.exec_driver_sql("PRAGMA data_version")).scalar_one())
+
+
+@asynccontextmanager
+async def _interrupted_on_cancel(session: AsyncSession) -> AsyncIterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        await _interrupt(session)
+        raise
 
 
 async def _interrupt(session: AsyncSession) -> None:

@@ -7,9 +7,10 @@ is answered before it.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
@@ -50,6 +51,7 @@ class Writer:
     clock: Callable[[], datetime]
     queue_size: int
     batch_size: int
+    published: Callable[[Collection[UUID]], None]
     _queue: deque[_Job] = field(default_factory=deque)
     _token_uses: dict[str, datetime] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,6 +122,7 @@ class Writer:
         else:
             for job, verdict in zip(jobs, verdicts, strict=True):
                 job.settle(verdict)
+            self.published({change.ticket.id for change in _changes(verdicts)})
 
     async def _commit(self, jobs: Sequence[_Job]) -> list[Outcome | Exception]:
         token_uses, self._token_uses = self._token_uses, {}

@@ -51,6 +51,21 @@ mutation UpdateActivity {
 }
 `;
 
+const FOLLOW = `# Follows the ticket: run it, then run the second tab beside it.
+subscription FollowTicket {
+  ticketActivityChanges(ticketId: "019320a4-0000-7000-8000-000000000001") {
+    changeType
+    activityId
+    changedAt
+    ticketActivity {
+      message
+      version
+    }
+    cursor
+  }
+}
+`;
+
 // All state, the token with it, lives in sessionStorage: it survives a reload and ends with the
 // browser's tab. localStorage would keep the token on disk, in GraphiQL's history.
 const storage = window.sessionStorage;
@@ -107,12 +122,15 @@ ReactDOM.render(
       url: location.pathname,
       headers: { accept: "application/graphql-response+json, application/json" },
       fetch: fetchAndAskForToken,
+      subscriptionUrl: location.origin.replace(/^http/, "ws") + location.pathname,
+      wsConnectionParams: token === null ? {} : { Authorization: `Bearer ${token}` },
     }),
     defaultEditorToolsVisibility: "headers",
     defaultHeaders: headers,
     defaultTabs: [
       { query: READ, headers },
       { query: UPDATE, headers },
+      { query: FOLLOW, headers },
     ],
     shouldPersistHeaders: true,
     storage,

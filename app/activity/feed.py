@@ -1,0 +1,74 @@
+"""The feed of a ticket: its changes in the order of `seq`, as each viewer sees them."""
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.activity.pages import decode_cursor
+from app.activity.policy import can_see, sees_entry
+from app.activity.state import Activity, ChangeType
+from app.auth import Viewer
+from app.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """A change as the history has it. `activity` is the entry as the change left it.
+
+    `was_private` is None where there was nothing before; `is_private_now` is None where there is
+    nothing any more.
+    """
+
+    seq: int
+    change_type: ChangeType
+    activity: Activity
+    was_private: bool | None
+    is_private_now: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenChange:
+    """A change as one viewer sees it; `activity` is None where it took the entry from sight."""
+
+    seq: int
+    change_type: ChangeType
+    entry: FeedEntry
+    activity: Activity | None
+
+
+def as_seen(viewer: Viewer, entries: Sequence[FeedEntry]) -> Iterator[SeenChange]:
+    """Translate changes that follow each other.
+
+    What an entry held is not shown to those who do not see the entry now: of an entry that was
+    deleted or made private meanwhile they learn that it is gone, and nothing else.
+    """
+    now = {entry.activity.id: entry.is_private_now for entry in entries}
+    for entry in entries:
+        before = _sees(viewer, entry, entry.was_private)
+        after = can_see(viewer, entry.activity)
+        if before and not after:
+            yield SeenChange(entry.seq, ChangeType.REMOVED, entry, None)
+        elif after and _sees(viewer, entry, now[entry.activity.id]):
+            change_type = ChangeType.UPDATED if before else ChangeType.ADDED
+            yield SeenChange(entry.seq, change_type, entry, entry.activity)
+
+
+def _sees(viewer: Viewer, entry: FeedEntry, is_private: bool | None) -> bool:
+    return is_private is not None and sees_entry(viewer, entry.activity.actor_id, is_private)
+
+
+_CURSOR = re.compile(r"changes ([0-9a-f]{32}) (\d{1,18})", re.ASCII)
+
+
+def make_feed_cursor(ticket_id: UUID, seq: int) -> str:
+    return urlsafe_b64encode(f"changes {ticket_id.hex} {seq}".encode()).decode()
+
+
+def parse_feed_cursor(ticket_id: UUID, cursor: str) -> int:
+    """Return the `seq` a cursor of that ticket's feed points at. Raises InvalidInput."""
+    match = _CURSOR.fullmatch(decode_cursor(cursor))
+    if not match or match[1] != ticket_id.hex:
+        raise InvalidInput("after is not a cursor of the feed of this ticket.", path=("after",))
+    return int(match[2])

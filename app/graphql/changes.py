@@ -1,0 +1,129 @@
+"""The feed in the schema: a page of it, and the subscription to it."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import strawberry
+
+from app.activity.feed import SeenChange, make_feed_cursor
+from app.activity.pages import parse_size
+from app.activity.state import ChangeType as StateChangeType
+from app.graphql.connections import PageInfo, answer
+from app.graphql.context import Info
+from app.graphql.enums import ChangeType
+from app.graphql.types import TicketActivity
+
+
+@strawberry.type(
+    description=(
+        "A change of one entry of a ticket, as the viewer sees it. What an entry held is shown "
+        "only to those who see the entry now: of one that was deleted or made private meanwhile "
+        "the feed says that it is gone, and nothing else."
+    )
+)
+class TicketActivityChange:
+    cursor: str = strawberry.field(
+        description="The place of the change in the feed: what comes after it is asked for by it."
+    )
+    change_type: ChangeType = strawberry.field(description="What the viewer sees happen.")
+    activity_id: UUID = strawberry.field(description="The entry.")
+    changed_at: datetime = strawberry.field(description="When it happened.")
+    changed_by_id: UUID | None = strawberry.field(
+        description="Who did it; null where no actor did, and when the entry is gone."
+    )
+    ticket_activity: TicketActivity | None = strawberry.field(
+        description="The entry as the change left it; null when it is gone."
+    )
+
+    @classmethod
+    def of(cls, change: SeenChange) -> "TicketActivityChange":
+        entry = change.entry.activity
+        is_gone = change.change_type is StateChangeType.REMOVED
+        return cls(
+            cursor=make_feed_cursor(entry.ticket_id, change.seq),
+            change_type=change.change_type,
+            activity_id=entry.id,
+            changed_at=entry.updated_at,
+            changed_by_id=None if is_gone else entry.updated_by_id,
+            ticket_activity=TicketActivity.of(change.activity),
+        )
+
+
+@strawberry.type(description="A change with its place in the feed.")
+class TicketActivityChangeEdge:
+    node: TicketActivityChange = strawberry.field(description="The change.")
+    cursor: str = strawberry.field(description="Its place, for `after`.")
+
+
+@strawberry.type(
+    description=(
+        "A page of the feed, the oldest change first. `pageInfo.endCursor` is how far the feed was "
+        "read, also where the page is empty: the next page, or a subscription, goes on from there."
+    )
+)
+class TicketActivityChangeConnection:
+    edges: list[TicketActivityChangeEdge] = strawberry.field(
+        description="The changes with their cursors."
+    )
+    nodes: list[TicketActivityChange] = strawberry.field(description="The changes alone.")
+    page_info: PageInfo = strawberry.field(description="Where this page lies.")
+
+
+async def load_change_connection(
+    info: Info, ticket_id: UUID, after: str | None, first: int | None
+) -> TicketActivityChangeConnection:
+    context, size = info.context, parse_size(first, "first")
+    page = await context.timeline.load_changes(context.viewer, ticket_id, after=after, size=size)
+    changes = [TicketActivityChange.of(change) for change in page.items]
+    return TicketActivityChangeConnection(
+        edges=[TicketActivityChangeEdge(node=change, cursor=change.cursor) for change in changes],
+        nodes=changes,
+        page_info=PageInfo(
+            start_cursor=changes[0].cursor if changes else None,
+            end_cursor=make_feed_cursor(ticket_id, page.end),
+            has_next=answer(page.has_more),
+            has_previous=answer(after is not None),
+        ),
+    )
+
+
+@strawberry.type(
+    description=(
+        "What can be followed, over WebSocket (`graphql-transport-ws`, the token in "
+        "`connection_init`) or server-sent events (distinct connections). A stream that ends "
+        "without a word of completion is to be resumed after the last cursor."
+    )
+)
+class Subscription:
+    @strawberry.subscription(
+        description=(
+            "The changes of a ticket's entries, in order and each once: those after a cursor "
+            "first, then what happens. Needs the scope `activity:read`."
+        )
+    )
+    async def ticket_activity_changes(
+        self,
+        info: Info,
+        ticket_id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
+        after: Annotated[
+            str | None,
+            strawberry.argument(
+                description=(
+                    "Begin after this cursor: of a change, of a page of the feed, or "
+                    "`Ticket.changesCursor`. Null or left out: from now on."
+                )
+            ),
+        ] = None,
+    ) -> AsyncIterator[TicketActivityChange]:
+        context = info.context
+        resumed = context.last_event_id or after
+        changes = await context.timeline.follow_changes(context.viewer, ticket_id, resumed)
+
+        async def events() -> AsyncIterator[TicketActivityChange]:
+            async for change in changes:
+                context.forget()
+                yield TicketActivityChange.of(change)
+
+        return events()

@@ -1,0 +1,156 @@
+"""A service that listens on a socket, and the clients of its streams."""
+
+import asyncio
+import json
+import socket
+from base64 import urlsafe_b64decode
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx2
+import uvicorn
+from service import JSON, Client, Service
+from websockets.asyncio.client import ClientConnection, connect
+
+FOLLOW = """
+subscription Follow($ticketId: UUID!, $after: String) {
+  ticketActivityChanges(ticketId: $ticketId, after: $after) {
+    cursor changeType activityId changedById
+    ticketActivity { id message isPrivate version viewerCanUpdate ticket { id } }
+  }
+}
+"""
+
+FEED = FOLLOW.replace("subscription Follow(", "query Feed($first: Int, ").replace(
+    "after: $after) {", "after: $after, first: $first) { pageInfo { endCursor hasNextPage } nodes {"
+)
+FEED = FEED.rstrip()[:-1] + "} }"
+
+STATE = """
+query State($id: UUID!) {
+  ticket(id: $id) {
+    changesCursor
+    activities(first: 100) { nodes { id message isPrivate version } }
+  }
+}
+"""
+
+
+@asynccontextmanager
+async def listening(service: Service) -> AsyncIterator[str]:
+    """Serve the doors of a service in this process on a free port; yield its origin."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(service.app, lifespan="off", ws="websockets-sansio", log_level="error")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:  # noqa: ASYNC110, Uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        service.app.state.end_streams()
+        server.should_exit = True
+        await task
+
+
+def seq_of(cursor: str) -> int:
+    """Read what clients are not to: the place in the feed that a cursor stands for."""
+    return int(urlsafe_b64decode(cursor).decode().split()[-1])
+
+
+@asynccontextmanager
+async def web_socket(
+    origin: str, token: str | None, **init: Any
+) -> AsyncIterator[ClientConnection]:
+    """Open a WebSocket that is acknowledged; without a token it is only opened."""
+    address = origin.replace("http", "ws", 1) + "/graphql"
+    async with connect(address, subprotocols=["graphql-transport-ws"]) as ws:  # type: ignore[list-item]
+        if token is not None:
+            payload = {"Authorization": f"Bearer {token}"} | init
+            await send(ws, type="connection_init", payload=payload)
+            assert await receive(ws) == {"type": "connection_ack"}
+        yield ws
+
+
+async def send(ws: ClientConnection, **message: Any) -> None:
+    await ws.send(json.dumps(message))
+
+
+async def receive(ws: ClientConnection) -> JSON:
+    async with asyncio.timeout(10):
+        document: JSON = json.loads(await ws.recv())
+        return document
+
+
+async def subscribe(
+    ws: ClientConnection, id_: str = "1", query: str = FOLLOW, **vars_: Any
+) -> None:
+    await send(ws, id=id_, type="subscribe", payload={"query": query, "variables": vars_})
+
+
+async def over_web_socket(
+    origin: str, token: str, ticket_id: str, after: str | None
+) -> AsyncGenerator[JSON]:
+    """Yield the changes of a ticket; closing it cuts the connection off."""
+    async with web_socket(origin, token) as ws:
+        await subscribe(ws, ticketId=ticket_id, after=after)
+        while True:
+            message = await receive(ws)
+            assert message["type"] == "next", message
+            assert "errors" not in message["payload"], message
+            yield message["payload"]["data"]["ticketActivityChanges"]
+
+
+async def events_of(response: httpx2.Response) -> AsyncGenerator[dict[str, str]]:
+    """Yield the fields of each server-sent event."""
+    event: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        name, _, value = line.partition(":")
+        if name:
+            event[name] = value.removeprefix(" ")
+        elif event:
+            yield event
+            event = {}
+        else:
+            event = {}
+
+
+@asynccontextmanager
+async def event_stream(
+    origin: str, token: str, variables: JSON, query: str = FOLLOW, **headers: str
+) -> AsyncIterator[AsyncGenerator[dict[str, str]]]:
+    sent = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"} | headers
+    async with (
+        httpx2.AsyncClient(timeout=10) as http,
+        http.stream(
+            "POST",
+            f"{origin}/graphql",
+            json={"query": query, "variables": variables},
+            headers=sent,
+        ) as response,
+        aclosing(events_of(response)) as events,
+    ):
+        assert response.status_code == 200, await response.aread()
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        yield events
+
+
+async def over_event_stream(
+    origin: str, token: str, ticket_id: str, after: str | None
+) -> AsyncGenerator[JSON]:
+    """Yield the changes of a ticket, resuming by the header; closing it cuts it off."""
+    resumed = {"Last-Event-ID": after} if after else {}
+    async with event_stream(origin, token, {"ticketId": ticket_id}, **resumed) as events:
+        async for event in events:
+            if event.get("event") != "next":
+                continue
+            change = json.loads(event["data"])["data"]["ticketActivityChanges"]
+            assert event["id"] == change["cursor"]
+            yield change
+
+
+async def feed(client: Client, ticket_id: str, after: str | None = None, first: int = 100) -> Any:
+    document = await client.graphql(FEED, ticketId=ticket_id, after=after, first=first)
+    assert "errors" not in document, document
+    return document["data"]["ticketActivityChanges"]

@@ -1,0 +1,427 @@
+"""Subscriptions over both kinds of streams: what comes, in which order, and how they end."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from live import (
+    FOLLOW,
+    STATE,
+    event_stream,
+    feed,
+    listening,
+    over_event_stream,
+    over_web_socket,
+    receive,
+    send,
+    seq_of,
+    subscribe,
+    web_socket,
+)
+from service import JSON, UPDATE, Client, Service, start
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from app.auth import Scope, parse_authorization
+from app.settings import Settings
+from app.store.tokens import revoke_token
+
+STREAMS = pytest.mark.parametrize("follow", [over_web_socket, over_event_stream], ids=["ws", "sse"])
+
+
+@pytest.fixture
+async def origin(service: Service) -> AsyncIterator[str]:
+    async with listening(service) as address:
+        yield address
+
+
+@pytest.fixture
+async def author(service: Service) -> Client:
+    return await service.client()
+
+
+@pytest.fixture
+async def entry(author: Client) -> JSON:
+    return await author.create_activity(await author.create_ticket(), message="0")
+
+
+async def write(author: Client, entry: JSON, message: str, **more: Any) -> None:
+    body = {"message": message} | more
+    assert (await author.put(entry["ticketId"], entry["id"], body)).status_code == 200
+
+
+async def closing(ws: ClientConnection) -> tuple[int, str]:
+    """Read until the service closes the connection; return the code and the reason."""
+
+    async def read() -> None:
+        while True:
+            await ws.recv()
+
+    with pytest.raises(ConnectionClosed) as closed:
+        await asyncio.wait_for(read(), 10)
+    end = closed.value.rcvd
+    assert end
+    return end.code, end.reason
+
+
+# What comes
+
+
+@STREAMS
+async def test_what_was_missed_comes_first_then_what_happens(
+    origin: str, author: Client, entry: JSON, follow: Any
+) -> None:
+    ticket_id = entry["ticketId"]
+    start_ = (await feed(author, ticket_id, first=1))["pageInfo"]["endCursor"]
+    await write(author, entry, "1")
+
+    async with aclosing(follow(origin, author.token, ticket_id, start_)) as changes:
+        missed = [await anext(changes) for _ in range(2)]
+        await write(author, entry, "2")
+        live = await anext(changes)
+
+    assert [change["ticketActivity"]["message"] for change in [*missed, live]] == ["0", "1", "2"]
+    assert [change["changeType"] for change in [*missed, live]] == ["ADDED", "UPDATED", "UPDATED"]
+    assert live["ticketActivity"]["ticket"] == {"id": ticket_id}
+
+
+@STREAMS
+async def test_a_query_and_a_stream_from_its_cursor_leave_nothing_out(
+    origin: str, author: Client, entry: JSON, follow: Any
+) -> None:
+    state = (await author.graphql(STATE, id=entry["ticketId"]))["data"]["ticket"]
+    await write(author, entry, "1")
+    cursor = state["changesCursor"]
+
+    async with aclosing(follow(origin, author.token, entry["ticketId"], cursor)) as changes:
+        change = await anext(changes)
+
+    assert change["ticketActivity"]["message"] == "1"
+    assert seq_of(change["cursor"]) == seq_of(cursor) + 1
+
+
+async def test_without_a_cursor_it_begins_now(origin: str, author: Client, entry: JSON) -> None:
+    async with web_socket(origin, author.token) as ws:
+        await subscribe(ws, ticketId=entry["ticketId"])
+        await send(ws, type="ping")
+        assert await receive(ws) == {"type": "pong"}
+        await asyncio.sleep(0.2)
+        await write(author, entry, "1")
+
+        message = await receive(ws)
+
+    change = message["payload"]["data"]["ticketActivityChanges"]
+    assert change["ticketActivity"]["message"] == "1"
+
+
+@STREAMS
+@pytest.mark.parametrize(
+    ("flips", "expected"),
+    [
+        ([True, False, True], [("REMOVED", None), ("ADDED", "change 1"), ("REMOVED", None)]),
+        ([False, True, True], [("UPDATED", "change 0"), ("REMOVED", None)]),
+    ],
+)
+async def test_a_stream_shows_what_its_viewer_sees(
+    service: Service,
+    origin: str,
+    author: Client,
+    entry: JSON,
+    follow: Any,
+    flips: list[bool],
+    expected: list[Any],
+) -> None:
+    other = await service.client(Scope.READ)
+    ticket_id = entry["ticketId"]
+    cursor = (await feed(other, ticket_id))["pageInfo"]["endCursor"]
+    seen: list[tuple[str, str | None]] = []
+
+    async with aclosing(follow(origin, other.token, ticket_id, cursor)) as changes:
+        waiting = asyncio.ensure_future(anext(changes))
+        await asyncio.sleep(0.2)
+        for number, flip in enumerate(flips):
+            await write(author, entry, f"change {number}", isPrivate=flip)
+            if len(seen) < len(expected):
+                change = await waiting
+                seen.append((change["changeType"], (change["ticketActivity"] or {}).get("message")))
+                waiting = asyncio.ensure_future(anext(changes))
+        last = await author.create_activity(ticket_id, message="the end")
+        assert (await waiting)["activityId"] == last["id"]
+
+    assert seen == expected
+
+
+async def test_nothing_is_sent_of_what_was_never_seen(
+    service: Service, origin: str, author: Client, entry: JSON
+) -> None:
+    other = await service.client(Scope.READ)
+    ticket_id = entry["ticketId"]
+    cursor = (await feed(other, ticket_id))["pageInfo"]["endCursor"]
+    hidden = await author.create_activity(ticket_id, message="hidden", isPrivate=True)
+    await write(author, hidden, "still hidden")
+    public = await author.create_activity(ticket_id, message="public")
+
+    async with aclosing(over_web_socket(origin, other.token, ticket_id, cursor)) as changes:
+        assert (await anext(changes))["activityId"] == public["id"]
+
+
+async def test_many_follow_one_ticket(service: Service, origin: str, author: Client) -> None:
+    entry = await author.create_activity(await author.create_ticket(), message="0")
+    async with web_socket(origin, author.token) as ws:
+        for number in range(50):
+            await subscribe(ws, str(number), ticketId=entry["ticketId"])
+        await asyncio.sleep(0.3)
+        await write(author, entry, "1")
+
+        received = [await receive(ws) for _ in range(50)]
+
+    assert {message["id"] for message in received} == {str(number) for number in range(50)}
+
+
+async def test_a_slow_subscriber_reads_on_from_the_database(
+    service: Service, origin: str, author: Client, entry: JSON
+) -> None:
+    ticket_id = entry["ticketId"]
+    cursor = (await feed(author, ticket_id))["pageInfo"]["endCursor"]
+
+    async with aclosing(over_web_socket(origin, author.token, ticket_id, cursor)) as changes:
+        await write(author, entry, "first")
+        assert (await anext(changes))["ticketActivity"]["message"] == "first"
+        # More than a process keeps in memory, while this client reads nothing.
+        await asyncio.gather(
+            *(author.create_activity(ticket_id, message="x" * 2000) for _ in range(600))
+        )
+        numbers = [seq_of((await anext(changes))["cursor"]) for _ in range(600)]
+
+    assert numbers == list(range(4, 604))
+
+
+async def test_a_query_and_a_mutation_run_over_a_web_socket_too(
+    origin: str, author: Client, entry: JSON
+) -> None:
+    input_ = {"ticketId": entry["ticketId"], "activityId": entry["id"], "message": "1"}
+    async with web_socket(origin, author.token) as ws:
+        await subscribe(ws, "a", "{ viewer { name } }")
+        assert (await receive(ws))["payload"] == {"data": {"viewer": {"name": "test"}}}
+        assert await receive(ws) == {"id": "a", "type": "complete"}
+        await subscribe(ws, "a", UPDATE, input=input_)
+        payload = (await receive(ws))["payload"]["data"]["updateTicketActivity"]
+        assert payload["ticketActivity"]["message"] == "1"
+
+
+async def test_a_query_runs_over_an_event_stream_too(origin: str, author: Client) -> None:
+    async with event_stream(origin, author.token, {}, "{ viewer { name } }") as events:
+        received = [event async for event in events if "event" in event]
+
+    assert [event["event"] for event in received] == ["next", "complete"]
+    assert json.loads(received[0]["data"]) == {"data": {"viewer": {"name": "test"}}}
+
+
+async def test_last_event_id_wins_over_the_argument(
+    origin: str, author: Client, entry: JSON
+) -> None:
+    start_ = (await feed(author, entry["ticketId"], first=1))["pageInfo"]["endCursor"]
+    await write(author, entry, "1")
+    newer = (await feed(author, entry["ticketId"], first=2))["pageInfo"]["endCursor"]
+    variables = {"ticketId": entry["ticketId"], "after": start_}
+
+    async with event_stream(origin, author.token, variables, **{"Last-Event-ID": newer}) as events:
+        async for event in events:
+            if event.get("event") == "next":
+                assert '"message":"1"' in event["data"]
+                break
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "code"),
+    [
+        (FOLLOW, {"ticketId": "x"}, "INVALID_INPUT"),
+        (FOLLOW, {}, "INVALID_INPUT"),
+        (FOLLOW, {"ticketId": "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"}, "NOT_FOUND"),
+        ("subscription { nothing }", {}, "GRAPHQL_VALIDATION_FAILED"),
+        ("subscription {", {}, "GRAPHQL_PARSE_FAILED"),
+    ],
+)
+async def test_a_subscription_that_cannot_begin_says_why(
+    origin: str, author: Client, query: str, variables: JSON, code: str
+) -> None:
+    async with web_socket(origin, author.token) as ws:
+        await subscribe(ws, "1", query, **variables)
+        message = await receive(ws)
+        assert message["type"] == "error"
+        assert message["payload"][0]["extensions"]["code"] == code
+    response = await author.request(
+        "POST",
+        "/graphql",
+        json={"query": query, "variables": variables},
+        headers={"Accept": "text/event-stream"},
+    )
+    assert 400 <= response.status_code < 500 or response.status_code == 200
+    assert response.json()["errors"][0]["extensions"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("messages", "code"),
+    [
+        (["not JSON"], 4400),
+        (["[]"], 4400),
+        (['{"type": 1}'], 4400),
+        (['{"type": "subscribe", "id": "1", "payload": {"query": "{ __typename }"}}'], 4401),
+        (['{"type": "connection_init"}'], 4401),
+        (['{"type": "connection_init", "payload": {"Authorization": "Bearer x"}}'], 4401),
+        (["INIT", '{"type": "connection_init"}'], 4429),
+        (["INIT", '{"type": "unknown"}'], 4400),
+        (["INIT", '{"type": "subscribe", "payload": {"query": "{ __typename }"}}'], 4400),
+        (["INIT", '{"type": "subscribe", "id": "1"}'], 4400),
+        (["INIT", "SUBSCRIBE", "SUBSCRIBE"], 4409),
+    ],
+)
+async def test_a_breach_of_the_protocol_closes_the_connection(
+    origin: str, author: Client, entry: JSON, messages: list[str], code: int
+) -> None:
+    known = {
+        "INIT": {
+            "type": "connection_init",
+            "payload": {"Authorization": f"Bearer {author.token}"},
+        },
+        "SUBSCRIBE": {
+            "type": "subscribe",
+            "id": "1",
+            "payload": {"query": FOLLOW, "variables": {"ticketId": entry["ticketId"]}},
+        },
+    }
+    async with web_socket(origin, None) as ws:
+        for message in messages:
+            await ws.send(json.dumps(known[message]) if message in known else message)
+
+        assert (await closing(ws))[0] == code
+
+
+async def test_another_subprotocol_is_not_acceptable(origin: str) -> None:
+    address = origin.replace("http", "ws", 1) + "/graphql"
+    async with connect(address) as ws:
+        assert (await closing(ws))[0] == 4406
+
+
+async def test_a_binary_message_closes_the_connection(origin: str) -> None:
+    async with web_socket(origin, None) as ws:
+        await ws.send(b"{}")
+        assert (await closing(ws))[0] == 4400
+
+
+@pytest.fixture
+def narrow(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={
+            "max_subscriptions_per_connection": 2,
+            "max_subscriptions_per_token": 3,
+            "connection_init_seconds": 0.2,
+            "max_stream_seconds": 1.0,
+            "keep_alive_seconds": 0.1,
+        }
+    )
+
+
+async def test_a_connection_without_a_token_is_closed_after_a_while(narrow: Settings) -> None:
+    async with (
+        start(narrow) as service,
+        listening(service) as origin,
+        web_socket(origin, None) as ws,
+    ):
+        assert await closing(ws) == (4408, "Connection initialisation timeout")
+
+
+async def test_subscriptions_are_limited_by_connection_and_by_token(narrow: Settings) -> None:
+    async with start(narrow) as service, listening(service) as origin:
+        author = await service.client()
+        ticket_id = await author.create_ticket()
+        async with web_socket(origin, author.token) as one, web_socket(origin, author.token) as two:
+            for name in "abc":
+                await subscribe(one, name, ticketId=ticket_id)
+            refused = await receive(one)
+            assert refused["id"] == "c"
+            assert "2 operations, which is the limit" in refused["payload"][0]["message"]
+            await asyncio.sleep(0.2)
+            await subscribe(two, "d", ticketId=ticket_id)
+            await asyncio.sleep(0.2)
+            await subscribe(two, "e", ticketId=ticket_id)
+            refused = await receive(two)
+            assert refused["id"] == "e"
+            assert refused["payload"][0]["extensions"]["code"] == "TOO_MANY_SUBSCRIPTIONS"
+            await send(one, id="a", type="complete")
+            await asyncio.sleep(0.2)
+            await subscribe(two, "f", ticketId=ticket_id)
+            await author.create_activity(ticket_id)
+            assert {(await receive(two))["id"] for _ in range(2)} == {"d", "f"}
+
+
+# How they end
+
+
+async def test_a_stream_ends_at_its_lifetime_for_the_client_to_come_again(
+    narrow: Settings,
+) -> None:
+    async with start(narrow) as service, listening(service) as origin:
+        author = await service.client()
+        ticket_id = await author.create_ticket()
+        async with web_socket(origin, author.token) as ws:
+            await subscribe(ws, ticketId=ticket_id)
+            assert (await closing(ws))[0] == 1012
+        async with event_stream(origin, author.token, {"ticketId": ticket_id}) as events:
+            received = [event async for event in events]
+        assert not [event for event in received if event.get("event") == "complete"]
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_a_token_that_ends_ends_its_streams_within_five_seconds(
+    service: Service, origin: str, author: Client, end: str
+) -> None:
+    client = await service.client(lifetime=timedelta(hours=1))
+    ticket_id = await author.create_ticket()
+    token_id = parse_authorization(f"Bearer {client.token}").id
+
+    async with (
+        web_socket(origin, client.token) as ws,
+        event_stream(origin, client.token, {"ticketId": ticket_id}) as events,
+    ):
+        await subscribe(ws, ticketId=ticket_id)
+        await asyncio.sleep(0.1)
+        if end == "revoked":
+            await revoke_token(service.database, token_id, service.clock())
+            service.clock.advance(seconds=2)  # what the clock of the service shows meanwhile
+        else:
+            service.clock.advance(hours=1)
+        async with asyncio.timeout(5):
+            code, reason = await closing(ws)
+            received = [event async for event in events if "event" in event]
+
+    assert code == 4401
+    assert end in reason
+    assert "UNAUTHENTICATED" in received[0]["data"]
+    assert received[-1]["event"] == "complete"
+
+
+async def test_at_shutdown_every_stream_ends_for_the_client_to_come_again(
+    service: Service,
+) -> None:
+    author = await service.client()
+    ticket_id = await author.create_ticket()
+    async with (
+        listening(service) as origin,
+        web_socket(origin, author.token) as ws,
+        event_stream(origin, author.token, {"ticketId": ticket_id}) as events,
+    ):
+        await subscribe(ws, ticketId=ticket_id)
+        await asyncio.sleep(0.2)
+        service.app.state.end_streams()
+        async with asyncio.timeout(5):
+            assert (await closing(ws))[0] == 1012
+            received = [event async for event in events if "event" in event]
+    assert received == []
