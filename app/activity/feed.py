@@ -3,7 +3,8 @@
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from app.activity.pages import decode_cursor
@@ -18,7 +19,7 @@ class FeedEntry:
     """A change as the history has it. `activity` is the entry as the change left it.
 
     `was_private` is None where there was nothing before; `is_private_now` is None where there is
-    nothing any more.
+    nothing any more. `shown` is for a door to keep what it makes of the entry, for all who see it.
     """
 
     seq: int
@@ -26,6 +27,7 @@ class FeedEntry:
     activity: Activity
     was_private: bool | None
     is_private_now: bool | None
+    shown: dict[ChangeType, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import strawberry
@@ -37,8 +37,19 @@ class TicketActivityChange:
         description="The entry as the change left it; null when it is gone."
     )
 
+    results: strawberry.Private[dict[Any, Any]]
+
     @classmethod
     def of(cls, change: SeenChange) -> "TicketActivityChange":
+        """Make it once for everybody who sees the change alike."""
+        shown = change.entry.shown
+        if change.change_type not in shown:
+            shown[change.change_type] = cls._made_of(change)
+        made: TicketActivityChange = shown[change.change_type]
+        return made
+
+    @classmethod
+    def _made_of(cls, change: SeenChange) -> "TicketActivityChange":
         entry = change.entry.activity
         is_gone = change.change_type is StateChangeType.REMOVED
         return cls(
@@ -48,6 +59,7 @@ class TicketActivityChange:
             changed_at=entry.updated_at,
             changed_by_id=None if is_gone else entry.updated_by_id,
             ticket_activity=TicketActivity.of(change.activity),
+            results={},
         )
 
 

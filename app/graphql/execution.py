@@ -6,8 +6,9 @@ operations when none is named. This module knows no HTTP.
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
@@ -20,10 +21,13 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     ValueNode,
+    VariableNode,
+    Visitor,
     create_source_event_stream,
     parse,
     specified_rules,
     validate,
+    visit,
 )
 from strawberry import Schema
 from strawberry.exceptions import StrawberryInputCoercionError
@@ -32,6 +36,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from app.activity.values import dump_json
 from app.errors import InternalError, InvalidInput, QueryTooComplex, ServiceError
 from app.graphql.limits import QueryLimits, check_document
 
@@ -60,11 +65,15 @@ class RequestErrors(Exception):
 
 
 class Operation(NamedTuple):
-    """One operation of a valid document, ready to be executed any number of times."""
+    """One operation of a valid document, ready to be executed any number of times.
+
+    `inner_variables` are those used below the root fields and in fragments.
+    """
 
     document: DocumentNode
     name: str | None
     kind: OperationType
+    inner_variables: tuple[str, ...]
 
 
 class Result(NamedTuple):
@@ -74,11 +83,16 @@ class Result(NamedTuple):
     errors: Sequence[GraphQLError]
 
 
-class Event(NamedTuple):
-    """One result of an operation that has many, and what it is the result of."""
+@dataclass(slots=True)
+class Event:
+    """One result of an operation that may have many, and what it is the result of.
+
+    `encoded` is for a door to keep the result as it is sent: others may get the same.
+    """
 
     payload: object
     result: Result
+    encoded: bytes | None = None
 
 
 class Executor:
@@ -144,9 +158,12 @@ class Executor:
         operation: Operation,
         variables: Mapping[str, Any] | None,
         context: object,
+        audience: Hashable,
         extensions: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[Event]:
         """Return the events of a subscription.
+
+        Those of one audience see the same result where they ask the same of the same payload.
 
         Raises RequestErrors where the variables do not fit or the field refuses to begin. The
         stream raises what its source raises.
@@ -157,13 +174,27 @@ class Executor:
             source = await source
         if isinstance(source, ExecutionResult):
             raise RequestErrors(source.errors or (), InvalidInput.code)
-        return self._events(execution, cast("AsyncIterator[object]", source))
+        inner = {name: (variables or {}).get(name) for name in operation.inner_variables}
+        key = id(operation.document), operation.name, dump_json(inner), audience
+        return self._events(execution, key, operation.document, source)
 
-    async def _events(self, execution: Any, source: AsyncIterator[object]) -> AsyncGenerator[Event]:
-        async with aclosing(cast("AsyncGenerator[object]", source)) as payloads:
+    async def _events(
+        self, execution: Any, key: Hashable, document: DocumentNode, source: Any
+    ) -> AsyncGenerator[Event]:
+        async with aclosing(source) as payloads:
             async for payload in payloads:
-                each = execution.build_per_event_executor(payload)
-                yield Event(payload, await _result(each.execute_operation(False)))
+                # What was executed without a wait depends on nothing but the key and the payload,
+                # which keeps it for the next subscriber.
+                results: dict[Hashable, tuple[DocumentNode, Event]] = payload.results
+                kept = results.get(key)
+                if kept and kept[0] is document:
+                    yield kept[1]
+                    continue
+                executed = execution.build_per_event_executor(payload).execute_operation(False)
+                event = Event(payload, await _result(executed))
+                if not isawaitable(executed):
+                    results[key] = document, event
+                yield event
 
     def _build(
         self,
@@ -198,7 +229,7 @@ class Executor:
         except RecursionError:
             raise QueryTooComplex("The document is too complex: it is nested too deeply.") from None
         return {
-            name: Operation(document, name, definition.operation)
+            name: Operation(document, name, definition.operation, _inner_variables(document))
             for definition in document.definitions
             if isinstance(definition, OperationDefinitionNode)
             for name in [definition.name.value if definition.name else None]
@@ -233,6 +264,26 @@ async def _result(executed: Any) -> Result:
 
 
 Operations = Mapping[str | None, Operation]
+
+
+def _inner_variables(document: DocumentNode) -> tuple[str, ...]:
+    names: set[str] = set()
+
+    class Collector(Visitor):
+        def enter_variable_definition(self, *_: Any) -> object:
+            return self.SKIP
+
+        def enter_variable(self, node: VariableNode, *_: Any) -> None:
+            names.add(node.name.value)
+
+    for definition in document.definitions:
+        if isinstance(definition, OperationDefinitionNode):
+            for selection in definition.selection_set.selections:
+                inner = getattr(selection, "selection_set", None)
+                visit(inner or selection, Collector())
+        else:
+            visit(definition, Collector())
+    return tuple(sorted(names))
 
 
 def _not_resolved(name: str | None, operations: Operations) -> GraphQLError:

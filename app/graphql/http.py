@@ -5,7 +5,7 @@ it has 422, and 200 for request errors to a client that takes only application/j
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -45,7 +45,7 @@ HTML = "text/html"
 _BAD_REQUEST = 400
 _PARTIAL_SUCCESS = 294  # named by the specification; to others it is a 2xx like 200
 
-ViewerT = TypeVar("ViewerT")
+ViewerT = TypeVar("ViewerT", bound=Hashable)
 
 
 class Parameters(NamedTuple):
@@ -112,6 +112,7 @@ class Operations(Generic[ViewerT]):
             operation,
             parameters.variables,
             self.make_context(connection, viewer),
+            viewer,
             parameters.extensions,
         )
 

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import Reconnect, Unauthenticated
 from app.graphql.execution import Event
-from app.graphql.streams import Guard, document_of, each, errors_of, first_of
+from app.graphql.streams import Guard, each, encode_event, errors_of, first_of
 from app.http import encode_json
 
 EVENT_STREAM = "text/event-stream"
@@ -60,7 +60,7 @@ class EventStreamResponse:
         async def write_event(event: Event) -> None:
             cursor = getattr(event.payload, "cursor", None)
             name = f"id: {cursor}\n".encode() if cursor else b""
-            await write(name + _event(b"next", document_of(event, self.request_id)))
+            await write(name + _event(b"next", encode_event(event, self.request_id)))
 
         try:
             await each(self.events, write_event)
@@ -72,7 +72,8 @@ class EventStreamResponse:
             await write(_COMPLETE)
 
     async def _refuse(self, error: Exception, write: _Write) -> None:
-        await write(_event(b"next", {"errors": errors_of(error, self.request_id)}) + _COMPLETE)
+        document = encode_json({"errors": errors_of(error, self.request_id)})
+        await write(_event(b"next", document) + _COMPLETE)
 
     async def _keep_alive(self, write: _Write) -> None:
         while True:
@@ -83,8 +84,8 @@ class EventStreamResponse:
 _COMPLETE = b"event: complete\ndata: \n\n"
 
 
-def _event(name: bytes, document: object) -> bytes:
-    return b"event: " + name + b"\ndata: " + encode_json(document) + b"\n\n"
+def _event(name: bytes, document: bytes) -> bytes:
+    return b"event: " + name + b"\ndata: " + document + b"\n\n"
 
 
 async def _gone(receive: Receive) -> None:

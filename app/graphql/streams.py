@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from app.errors import InternalError, Reconnect, ServiceError
 from app.graphql.execution import Event, RequestErrors, format_errors, log_fault
+from app.http import encode_json
 
 RECHECK_SECONDS: Final = 2.5
 """How often the token of an open stream is looked at. Together with the time that a token is
@@ -44,12 +45,15 @@ class Guard(Generic[ViewerT]):
         raise Reconnect("The stream has reached its lifetime; resume it after the last cursor.")
 
 
-def document_of(event: Event, request_id: str) -> dict[str, Any]:
-    """Return the response document of one event."""
+def encode_event(event: Event, request_id: str) -> bytes:
+    """Return the response document of one event, encoded once for all who get the same."""
     result = event.result
-    if not result.errors:
-        return {"data": result.data}
-    return {"errors": format_errors(result.errors, request_id), "data": result.data}
+    if result.errors:
+        errors = format_errors(result.errors, request_id)
+        return encode_json({"errors": errors, "data": result.data})
+    if event.encoded is None:
+        event.encoded = encode_json({"data": result.data})
+    return event.encoded
 
 
 def errors_of(error: Exception, request_id: str) -> list[dict[str, Any]]:

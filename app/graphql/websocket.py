@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from app.errors import InvalidInput, Reconnect, Unauthenticated
 from app.graphql.execution import Event
 from app.graphql.http import Operations, read_parameters
-from app.graphql.streams import Guard, StreamLimits, document_of, each, errors_of, first_of
+from app.graphql.streams import Guard, StreamLimits, each, encode_event, errors_of, first_of
 from app.http import encode_json, parse_json, request_id
 
 PROTOCOL = "graphql-transport-ws"
@@ -171,9 +171,11 @@ class _Connection(Generic[ViewerT]):
         """Run one operation; its end is the client's or the operation's, or the connection's."""
         identifier = request_id(self.socket.scope)
 
+        head = b'{"id":' + encode_json(name) + b',"type":"next","payload":'
+
         async def send(event: Event) -> None:
-            document = document_of(event, identifier)
-            await self._send({"id": name, "type": "next", "payload": document})
+            message = head + encode_event(event, identifier) + b"}"
+            await self.socket.send_text(message.decode())
 
         try:
             parameters = read_parameters(payload)
