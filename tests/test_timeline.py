@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from app.auth import Scope
+from app.errors import Busy
 
 LIST = """
 query List($id: UUID!, $first: Int, $after: String, $last: Int, $before: String,
@@ -414,3 +415,18 @@ async def test_a_query_reads_one_state(service: Service, author: Client, ticket_
         assert versions == seq
         assert len(ticket["activities"]["nodes"]) == ticket["activities"]["totalCount"]
     await writing
+
+
+async def test_reads_that_find_no_connection_are_answered_busy(
+    service: Service, author: Client, ticket_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = service.database  # beside the service's own: it has one connection for reads
+    monkeypatch.setattr(database.read_engine.sync_engine.pool, "_timeout", 0.1)
+
+    async with database.snapshot():
+        with pytest.raises(Busy):
+            async with database.snapshot():
+                pass
+
+    async with database.snapshot() as session:
+        assert session.in_transaction()

@@ -1,6 +1,7 @@
 """The feed in the schema: a page of it, and the subscription to it."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -134,8 +135,9 @@ class Subscription:
         changes = await context.timeline.follow_changes(context.viewer, ticket_id, resumed)
 
         async def events() -> AsyncIterator[TicketActivityChange]:
-            async for change in changes:
-                context.forget()
-                yield TicketActivityChange.of(change)
+            async with aclosing(changes):
+                async for change in changes:
+                    context.forget()
+                    yield TicketActivityChange.of(change)
 
         return events()

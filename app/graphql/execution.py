@@ -49,6 +49,8 @@ OPERATION_NOT_RESOLVED = "OPERATION_RESOLUTION_FAILURE"
 # The rules of the specification, and the two that Strawberry always adds to them.
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
+_KEPT_RESULTS = 8  # of one payload, for audiences of many
+
 FormattedError = dict[str, Any]
 
 
@@ -192,7 +194,7 @@ class Executor:
                     continue
                 executed = execution.build_per_event_executor(payload).execute_operation(False)
                 event = Event(payload, await _result(executed))
-                if not isawaitable(executed):
+                if not isawaitable(executed) and len(results) < _KEPT_RESULTS:
                     results[key] = document, event
                 yield event
 

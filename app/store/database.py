@@ -17,13 +17,18 @@ from typing import Any, Final
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.activity.values import dump_json
+from app.errors import Busy
 
 BUSY_TIMEOUT_MS: Final = 5000
 """How long SQLite waits for another process's write before the command is answered BUSY."""
+
+POOL_TIMEOUT_SECONDS: Final = 5
+"""How long a read waits for a connection before it is answered BUSY."""
 
 WATCH_SECONDS: Final = 0.02
 """How often the commits of other processes are looked for, while anybody listens."""
@@ -72,12 +77,12 @@ class Database:
         """Read one consistent state of the database: that of the `one_state` around it, if any."""
         shared = _shared.get()
         if shared and not shared.is_over:
-            async with shared.lock, _interrupted_on_cancel(shared.session):
+            async with shared.lock, _reading(shared.session):
                 yield shared.session
         else:
             async with (
                 AsyncSession(self.read_engine, autoflush=False) as session,
-                _interrupted_on_cancel(session),
+                _reading(session),
             ):
                 yield session
 
@@ -190,6 +195,7 @@ def _create_engine(address: URL, *, pool_size: int) -> AsyncEngine:
         address,
         pool_size=pool_size,
         max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
         json_serializer=dump_json,
         json_deserializer=json.loads,
         # The driver opens no transactions of its own: a released savepoint of such a transaction
@@ -233,17 +239,22 @@ async def _data_version(connection: AsyncConnection) -> int:
 
 
 @asynccontextmanager
-async def _interrupted_on_cancel(session: AsyncSession) -> AsyncIterator[None]:
+async def _reading(session: AsyncSession) -> AsyncIterator[None]:
+    """Give the session its connection; stop what runs on it when the caller is cancelled."""
+    try:
+        connection = await session.connection()
+    except PoolTimeout:
+        raise Busy("All connections for reads are taken; send the request again.") from None
     try:
         yield
     except asyncio.CancelledError:
-        await _interrupt(session)
+        await _interrupt(connection)
         raise
 
 
-async def _interrupt(session: AsyncSession) -> None:
+async def _interrupt(connection: AsyncConnection) -> None:
     """Stop the statement that runs, which a cancelled caller would otherwise wait for."""
-    raw = await (await session.connection()).get_raw_connection()
+    raw = await connection.get_raw_connection()
     if raw.driver_connection is not None:
         await raw.driver_connection.interrupt()
 

@@ -6,6 +6,7 @@ subscriber can see one twice, early, or out of order.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -23,8 +24,11 @@ from app.errors import Reconnect
 from app.store import rows
 from app.store.database import Database
 
+_log = logging.getLogger(__name__)
+
 PAGE_SIZE: Final = 100
-_RECENT: Final = 256
+_RECENT: Final = 64
+_PAUSE_SECONDS: Final = 1
 
 _ACTIVITY, _CHANGE, _TICKET = rows.ACTIVITY.c, rows.CHANGE.c, rows.TICKET.c
 _FEED_COLUMNS: tuple[ColumnElement[Any], ...] = (
@@ -165,22 +169,39 @@ class Feed:
             watching.cancel()
 
     async def _read(self) -> None:
-        changed, self._changed = self._changed, set()
-        for ticket_id in changed:
+        try:
+            await self._read_changed()
+        except Exception as error:
+            _log.error("The feed cannot read; it tries again.", exc_info=error)
+            await asyncio.sleep(_PAUSE_SECONDS)
+            self._wake.set()
+
+    async def _read_changed(self) -> None:
+        while self._changed:
+            ticket_id = next(iter(self._changed))
             if topic := self._topics.get(ticket_id):
                 while entries := await load_changes(
                     self.database, ticket_id, after=topic.last_seq, size=_RECENT
                 ):
                     topic.extend(entries)
+            self._changed.discard(ticket_id)
 
     async def _watch(self) -> None:
         """Find what other processes committed, while anybody listens."""
         while not self._is_closing:
             await self._has_topics.wait()
-            async with self.database.watch() as has_changed:
-                while self._topics and not self._is_closing:
-                    if await has_changed():
-                        await self._find_changed()
+            try:
+                await self._watch_topics()
+            except Exception as error:
+                _log.error("The feed cannot watch; it tries again.", exc_info=error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _watch_topics(self) -> None:
+        async with self.database.watch() as has_changed:
+            await self._find_changed()  # what came before the watch began
+            while self._topics and not self._is_closing:
+                if await has_changed():
+                    await self._find_changed()
 
     async def _find_changed(self) -> None:
         last_seqs = await load_last_seqs(self.database, self._topics)
