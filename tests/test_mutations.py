@@ -1,4 +1,4 @@
-"""Creating, updating and deleting entries through GraphQL."""
+"""Creating and updating entries through GraphQL."""
 
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -13,15 +13,6 @@ from service import CREATE_ACTIVITY, CREATE_TICKET, JSON, UPDATE, Client, Servic
 from app.auth import Scope
 from app.settings import Settings
 
-DELETE = """
-mutation Delete($input: DeleteTicketActivityInput!) {
-  deleteTicketActivity(input: $input) {
-    deletedTicketActivityId
-    ticketActivity { id version message }
-    userErrors { code message path }
-  }
-}
-"""
 ID = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 OTHER_ID = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9f"
 
@@ -53,12 +44,6 @@ async def entry(author: Client) -> JSON:
 async def update(client: Client, entry: JSON, **fields: Any) -> JSON:
     return await client.mutate(
         UPDATE, **{"ticketId": entry["ticketId"], "activityId": entry["id"]} | fields
-    )
-
-
-async def delete(client: Client, entry: JSON, **fields: Any) -> JSON:
-    return await client.mutate(
-        DELETE, **{"ticketId": entry["ticketId"], "activityId": entry["id"]} | fields
     )
 
 
@@ -205,18 +190,12 @@ async def test_a_creation_that_breaks_a_rule_says_where_and_leaves_no_trace(
     assert len(await service.history(ticket_id)) == 1
 
 
-async def test_a_merge_sets_where_the_ticket_went_and_its_deletion_clears_it(
-    author: Client, moderator: Client
-) -> None:
+async def test_a_merge_sets_where_the_ticket_went(author: Client, moderator: Client) -> None:
     one, two = await author.create_ticket(), await author.create_ticket()
-    merged = await moderator.create_activity(
-        one, activityType="MERGED_INTO", metadata={"ticketId": two}
-    )
+    await moderator.create_activity(one, activityType="MERGED_INTO", metadata={"ticketId": two})
     query = "query Q($id: UUID!) { ticket(id: $id) { mergedInto { id } } }"
 
     assert (await author.graphql(query, id=one))["data"]["ticket"]["mergedInto"] == {"id": two}
-    assert code_of(await delete(moderator, merged)) is None
-    assert (await author.graphql(query, id=one))["data"]["ticket"]["mergedInto"] is None
 
 
 @pytest.mark.parametrize("target", [None, "x", ID, "itself"])
@@ -352,65 +331,6 @@ def test_what_is_accepted_comes_back_as_the_same_value(
             assert repr(found["metadata"]) == repr(metadata)
 
     anyio.run(run)
-
-
-# Delete
-
-
-async def test_a_deleted_entry_is_gone_from_every_path_and_kept_in_the_history(
-    service: Service, author: Client, entry: JSON
-) -> None:
-    payload = await delete(author, entry, expectedVersion=1)
-
-    assert payload == {
-        "deletedTicketActivityId": entry["id"],
-        "ticketActivity": None,
-        "userErrors": [],
-    }
-    ticket_id, id_ = entry["ticketId"], entry["id"]
-    assert await author.find(ticket_id, id_) is None
-    assert (await author.get(ticket_id, id_)).status_code == 404
-    assert (await author.put(ticket_id, id_, {"message": "x"})).status_code == 404
-    query = """query Q($id: UUID!, $node: ID!) {
-      node(id: $node) { id } nodes(ids: [$node]) { id }
-      ticket(id: $id) { activities { totalCount nodes { id } } } }"""
-    data = (await author.graphql(query, id=ticket_id, node=id_))["data"]
-    assert (data["node"], data["nodes"]) == (None, [None])
-    assert data["ticket"]["activities"]["totalCount"] == 1
-    assert id_ not in str(data["ticket"])
-    assert [version for _, key, version, _ in await service.history(ticket_id) if key == id_] == [
-        1,
-        2,
-    ]
-
-
-async def test_a_deletion_is_guarded_by_version_and_policy(
-    service: Service, author: Client, entry: JSON
-) -> None:
-    await update(author, entry, message="after")
-
-    conflict = await delete(author, entry, expectedVersion=1)
-    forbidden = await delete(await service.client(), entry)
-
-    assert code_of(conflict) == "VERSION_CONFLICT"
-    assert conflict["ticketActivity"] == {"id": entry["id"], "version": 2, "message": "after"}
-    assert conflict["deletedTicketActivityId"] is None
-    assert code_of(forbidden) == "FORBIDDEN"
-    assert "NOT_AUTHOR" in forbidden["userErrors"][0]["message"]
-    assert await author.find(entry["ticketId"], entry["id"])
-
-
-async def test_a_deleted_entry_cannot_be_deleted_again_and_its_id_stays_in_use(
-    author: Client, entry: JSON
-) -> None:
-    await delete(author, entry)
-
-    assert code_of(await delete(author, entry)) == "NOT_FOUND"
-    again = {"ticketId": entry["ticketId"], "activityType": "COMMENT", "id": entry["id"]}
-    payload = await author.mutate(
-        CREATE_ACTIVITY, **again, message="before", metadata={"a": {"b": 1}}
-    )
-    assert code_of(payload) == "ID_TAKEN"
 
 
 # Ids

@@ -1,213 +1,358 @@
-"""What one may not see cannot be told from what does not exist; and who may do what."""
+"""A private entry does not exist for those who may not see it: the same bytes on every path."""
 
+import json
+from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID
 
+import httpx2
 import pytest
-from live import FEED
-from service import CREATE_ACTIVITY, JSON, UPDATE, Client, Service
-from test_mutations import DELETE
-from test_timeline import LIST, REVISIONS
+from service import (
+    ACTIVITY,
+    ACTIVITY_FIELDS,
+    CREATE_ACTIVITY,
+    CREATE_TICKET,
+    JSON,
+    UPDATE,
+    Client,
+    Service,
+    activity_url,
+)
 
 from app.auth import Scope
 
 MISSING = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
-SECRET = "the password is swordfish"
-VIEWERS = {
-    "author": [Scope.READ, Scope.WRITE],
-    "other": [Scope.READ, Scope.WRITE],
-    "reader": [Scope.READ],
-    "private": [Scope.READ, Scope.WRITE, Scope.PRIVATE],
-    "moderator": [Scope.READ, Scope.WRITE, Scope.MODERATE],
-    "all": list(Scope),
+
+SEEING = {
+    "the author": [Scope.READ, Scope.WRITE],
+    "another agent with activity:private": [Scope.READ, Scope.WRITE, Scope.PRIVATE],
 }
-SEES = {"author", "private", "all"}
-NODE = "query Q($id: ID!) { node(id: $id) { __typename id } nodes(ids: [$id, $id]) { id } }"
+BLIND = {
+    "another agent": [Scope.READ, Scope.WRITE],
+    "a moderator without activity:private": [Scope.READ, Scope.WRITE, Scope.MODERATE],
+    "a reader": [Scope.READ],
+}
+CREATORS = [name for name, scopes in BLIND.items() if Scope.WRITE in scopes]
 
-
-async def viewer_of(service: Service, author: Client, kind: str) -> Client:
-    actor_id = author.actor_id if kind == "author" else uuid4()
-    return await service.client(*VIEWERS[kind], actor_id=actor_id)
-
-
-async def answers(client: Client, ticket_id: str, id_: str) -> JSON:
-    """What every path that names an entry answers, in full, with its id and the times blotted."""
-    entry = {"ticketId": ticket_id, "activityId": id_}
-    found: dict[str, Any] = {
-        "ticketActivity": await client.find(ticket_id, id_),
-        "node": await client.graphql(NODE, id=id_),
-        "revisions": await client.graphql(REVISIONS, id=ticket_id, activityId=id_),
-        "update": await client.mutate(UPDATE, **entry, message="x", expectedVersion=7),
-        "invalid update": await client.mutate(UPDATE, **entry, isPrivate=None),
-        "delete": await client.mutate(DELETE, **entry, expectedVersion=7),
+NODE = f"query Node($id: ID!) {{ node(id: $id) {{ id ...activityFields }} }} {ACTIVITY_FIELDS}"
+NODES = (
+    f"query Nodes($ids: [ID!]!) {{ nodes(ids: $ids) {{ ...activityFields }} }} {ACTIVITY_FIELDS}"
+)
+REVISIONS = """
+query Revisions($ticketId: UUID!, $activityId: UUID!, $id: ID!) {
+  ticketActivity(ticketId: $ticketId, activityId: $activityId) {
+    revisions { nodes { message isPrivate } totalCount }
+  }
+  node(id: $id) { ... on TicketActivity { revisions { totalCount } } }
+}
+"""
+DELETE = """
+mutation Delete($input: DeleteTicketActivityInput!) {
+  deleteTicketActivity(input: $input) {
+    deletedTicketActivityId ticketActivity { id } userErrors { code message path }
+  }
+}
+"""
+LIST = """
+query List(
+  $ticketId: UUID!, $first: Int, $after: String, $last: Int, $before: String,
+  $filter: TicketActivityFilter, $orderBy: TicketActivityOrder
+) {
+  ticket(id: $ticketId) {
+    activities(
+      first: $first, after: $after, last: $last, before: $before,
+      filter: $filter, orderBy: $orderBy
+    ) {
+      edges { cursor node { id message version } }
+      pageInfo { startCursor endCursor hasNextPage hasPreviousPage }
+      totalCount
+      filteredCount
     }
-    for method in ("GET", "HEAD", "PUT"):
-        url = f"/v1/crm/tickets/{ticket_id}/activity/{id_}"
-        for headers in ({}, {"If-Match": '"7"'}, {"If-None-Match": '"1"'}):
-            body = {"json": {"message": "x"}} if method == "PUT" else {}
-            if method == "PUT" and not headers:
-                continue  # that one would change what is seen
-            response = await client.request(method, url, headers=headers, **body)
-            request_id = response.headers["X-Request-ID"]
-            told = response.text.replace(request_id, "")
-            kept = [
-                (name, value)
-                for name, value in response.headers.items()
-                if name not in {"x-request-id", "date"}
-            ]
-            found[f"{method} {headers}"] = (response.status_code, told, kept)
-    return {path: str(told).replace(id_, "") for path, told in found.items()}
+  }
+}
+"""
+
+Answer = tuple[int, dict[str, str], bytes]
+Path = Callable[[Client, str, str], Awaitable[httpx2.Response]]
 
 
-@pytest.mark.parametrize("kind", VIEWERS)
-async def test_an_entry_that_one_may_not_see_is_as_one_that_does_not_exist(
-    service: Service, kind: str
+async def send(client: Client, query: str, **variables: Any) -> httpx2.Response:
+    body = {"query": query, "variables": variables}
+    return await client.request("POST", "/graphql", json=body)
+
+
+def asking(query: str) -> Path:
+    async def ask(client: Client, ticket_id: str, id_: str) -> httpx2.Response:
+        names = {"ticketId": ticket_id, "activityId": id_, "id": id_, "ids": [ticket_id, id_, id_]}
+        return await send(
+            client, query, **{name: value for name, value in names.items() if f"${name}:" in query}
+        )
+
+    return ask
+
+
+def mutating(mutation: str, **fields: Any) -> Path:
+    async def mutate(client: Client, ticket_id: str, id_: str) -> httpx2.Response:
+        return await send(
+            client, mutation, input={"ticketId": ticket_id, "activityId": id_} | fields
+        )
+
+    return mutate
+
+
+def requesting(method: str, body: Any = None, **headers: str) -> Path:
+    async def request(client: Client, ticket_id: str, id_: str) -> httpx2.Response:
+        options = {} if body is None else {"json": body}
+        url = activity_url(ticket_id, id_)
+        return await client.request(method, url, headers=headers, **options)
+
+    return request
+
+
+PATHS: dict[str, Path] = {
+    "ticketActivity": asking(ACTIVITY),
+    "node": asking(NODE),
+    "nodes": asking(NODES),
+    "revisions": asking(REVISIONS),
+    "GET": requesting("GET"),
+    "GET of a version": requesting("GET", **{"If-None-Match": '"2"'}),
+    "GET of any version": requesting("GET", **{"If-None-Match": "*"}),
+    "HEAD": requesting("HEAD"),
+    "PUT": requesting("PUT", {"message": "changed"}),
+    "PUT of nothing": requesting("PUT", {}),
+    "PUT to its version": requesting("PUT", {"message": "changed"}, **{"If-Match": '"2"'}),
+    "PUT to another version": requesting("PUT", {"message": "changed"}, **{"If-Match": '"7"'}),
+    "PUT to make it public": requesting("PUT", {"isPrivate": False}),
+    "update": mutating(UPDATE, message="changed"),
+    "update of nothing": mutating(UPDATE),
+    "update of its version": mutating(UPDATE, message="changed", expectedVersion=2),
+    "update of another version": mutating(UPDATE, message="changed", expectedVersion=7),
+    "update by a patch": mutating(UPDATE, metadataPatch={"secret": None}),
+    "update to make it public": mutating(UPDATE, isPrivate=False),
+    "delete": mutating(DELETE),
+    "delete of its version": mutating(DELETE, expectedVersion=2),
+    "delete of another version": mutating(DELETE, expectedVersion=7),
+}
+
+
+def answered(response: httpx2.Response, id_: str) -> Answer:
+    """All of a response but for the id asked for, and the id of the request."""
+    request_id = response.headers["X-Request-ID"]
+    headers = {
+        name: value for name, value in response.headers.items() if name.lower() != "x-request-id"
+    }
+    content = response.content.replace(id_.encode(), b"ID").replace(request_id.encode(), b"REQUEST")
+    return response.status_code, headers, content
+
+
+@pytest.fixture
+async def author(service: Service) -> Client:
+    return await service.client()
+
+
+@pytest.fixture
+async def entry(service: Service, author: Client) -> JSON:
+    """A private entry at version 2, public once, between public ones."""
+    ticket_id = await author.create_ticket(message="opened")
+    await author.create_activity(ticket_id, message="before it")
+    service.clock.advance(seconds=1)
+    entry = await author.create_activity(ticket_id, message="public", metadata={"secret": 1})
+    service.clock.advance(seconds=1)
+    await author.create_activity(ticket_id, message="after it")
+    response = await author.put(ticket_id, entry["id"], {"message": "hush", "isPrivate": True})
+    assert response.status_code == 200
+    return entry
+
+
+async def viewer(service: Service, author: Client, name: str) -> Client:
+    scopes = (SEEING | BLIND)[name]
+    actor_id = author.actor_id if name == "the author" else None
+    return await service.client(*scopes, actor_id=actor_id)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_what_is_hidden_answers_as_what_does_not_exist(
+    service: Service, author: Client, entry: JSON, path: str
 ) -> None:
-    author = await service.client()
-    viewer = await viewer_of(service, author, kind)
-    ticket_id = await author.create_ticket()
-    hidden = await author.create_activity(ticket_id, message=SECRET, isPrivate=True)
+    before = await author.find(entry["ticketId"], entry["id"])
 
-    of_hidden = await answers(viewer, ticket_id, hidden["id"])
-    of_missing = await answers(viewer, ticket_id, MISSING)
+    for name in BLIND:
+        client = await viewer(service, author, name)
+        hidden = await PATHS[path](client, entry["ticketId"], entry["id"])
+        missing = await PATHS[path](client, entry["ticketId"], MISSING)
+        assert answered(hidden, entry["id"]) == answered(missing, MISSING), name
+        assert b"hush" not in hidden.content
 
-    if kind in SEES:
-        assert SECRET in of_hidden["ticketActivity"]
-        # What is refused for itself, before anything is looked at, is all that is alike.
-        alike = {path for path in of_hidden if of_hidden[path] == of_missing[path]}
-        assert alike <= {"invalid update"}
-    else:
-        assert of_hidden == of_missing
+    assert await author.find(entry["ticketId"], entry["id"]) == before
+    assert len(await service.history(entry["ticketId"])) == 5
 
 
-@pytest.mark.parametrize("kind", VIEWERS)
-async def test_lists_counts_cursors_and_the_feed_are_as_if_it_were_not_there(
-    service: Service, kind: str
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", SEEING)
+async def test_what_is_seen_answers_otherwise_than_what_does_not_exist(
+    service: Service, author: Client, entry: JSON, name: str, path: str
 ) -> None:
-    """Two tickets, alike but for the entry: whoever does not see it sees no difference."""
-    author = await service.client()
-    viewer = await viewer_of(service, author, kind)
-    seen = []
-    for has_hidden in (True, False):
-        ticket_id = await author.create_ticket(message="0")
-        ids = [ticket_id, str(author.actor_id)]
-        for number in range(4):
-            ids.append((await author.create_activity(ticket_id, message=f"{number}"))["id"])
-            if has_hidden and number == 1:
-                hidden = await author.create_activity(ticket_id, message=SECRET, isPrivate=True)
-                ids.append(hidden["id"])
-        seen.append(await listings(viewer, ticket_id))
+    client = await viewer(service, author, name)
 
-    assert (seen[0] == seen[1]) is (kind not in SEES)
-    assert (SECRET in str(seen[0])) is (kind in SEES)
-    if kind in SEES:
-        assert seen[0]["{}"][0] == (6, 6)
+    seen = await PATHS[path](client, entry["ticketId"], entry["id"])
+    missing = await PATHS[path](client, entry["ticketId"], MISSING)
+
+    assert answered(seen, entry["id"]) != answered(missing, MISSING)
 
 
-async def listings(client: Client, ticket_id: str) -> dict[str, Any]:
-    """What the lists of a ticket tell, without ids and cursors: those differ by nature."""
-    found: dict[str, Any] = {}
-    for wanted in (
-        {},
-        {"text": "swordfish"},
-        {"isPrivate": True},
-        {"isPrivate": False},
-        {"types": ["COMMENT"]},
-    ):
-        document = await client.graphql(LIST, id=ticket_id, first=100, filter=wanted)
-        page = document["data"]["ticket"]["activities"]
-        messages = [node["message"] for node in page["nodes"]]
-        found[str(wanted)] = ((page["totalCount"], page["filteredCount"]), sorted(messages))
-    walked, after = [], None
-    for _ in range(10):
-        document = await client.graphql(LIST, id=ticket_id, first=2, after=after)
-        page = document["data"]["ticket"]["activities"]
-        walked.append((len(page["nodes"]), page["pageInfo"]["hasNextPage"]))
-        after = page["pageInfo"]["endCursor"]
-        if not page["pageInfo"]["hasNextPage"]:
-            break
-    found["walked"] = walked
-    document = await client.graphql(FEED, ticketId=ticket_id, first=100)
-    changes = document["data"]["ticketActivityChanges"]["nodes"]
-    found["feed"] = [
-        (change["changeType"], (change["ticketActivity"] or {}).get("message"))
-        for change in changes
-    ]
+async def pages_around(client: Client, ticket_id: str) -> list[bytes]:
+    """Every page of one entry, in all orders, there and back."""
+    found = []
+    for field, direction in [("CREATED_AT", "ASC"), ("CREATED_AT", "DESC"), ("UPDATED_AT", "ASC")]:
+        order = {"field": field, "direction": direction}
+        for size, cursor, more, end in [
+            ("first", "after", "hasNextPage", "endCursor"),
+            ("last", "before", "hasPreviousPage", "startCursor"),
+        ]:
+            place, goes_on = None, True
+            while goes_on:
+                arguments = {"orderBy": order, size: 1, cursor: place}
+                response = await send(client, LIST, ticketId=ticket_id, **arguments)
+                found.append(response.content)
+                info = response.json()["data"]["ticket"]["activities"]["pageInfo"]
+                place, goes_on = info[end], info[more]
     return found
 
 
-async def test_an_id_that_is_hidden_is_taken_for_everybody(service: Service) -> None:
-    author, other = await service.client(), await service.client()
-    ticket_id = await author.create_ticket()
-    hidden = await author.create_activity(ticket_id, isPrivate=True)
+def listing(**arguments: Any) -> Callable[[Client, str], Awaitable[list[bytes]]]:
+    async def read(client: Client, ticket_id: str) -> list[bytes]:
+        return [(await send(client, LIST, ticketId=ticket_id, **arguments)).content]
 
-    payload = await other.mutate(
-        CREATE_ACTIVITY, ticketId=ticket_id, activityType="COMMENT", id=hidden["id"]
-    )
-
-    assert payload["ticketActivity"] is None
-    assert payload["userErrors"][0]["code"] == "ID_TAKEN"
+    return read
 
 
-async def test_the_past_of_an_entry_that_was_made_private_is_hidden_with_it(
-    service: Service,
-) -> None:
-    author, other = await service.client(), await service.client()
-    entry = await author.create_activity(await author.create_ticket(), message="public")
-    await author.put(entry["ticketId"], entry["id"], {"isPrivate": True})
-
-    for client, sees in ((author, True), (other, False)):
-        document = await client.graphql(REVISIONS, id=entry["ticketId"], activityId=entry["id"])
-        assert (document["data"]["ticketActivity"] is not None) is sees
-
-
-# Who may do what
-
-TYPES = ["COMMENT", "DOCUMENT_UPLOAD", "VIEW", "FIELD_CHANGE", "TICKET_CREATED"]
-REASONS = {
-    # kind: (reasons at an authored entry, reasons at a system entry)
-    "author": ([], ["SYSTEM_ENTRY"]),
-    "other": (["NOT_AUTHOR"], ["NOT_AUTHOR", "SYSTEM_ENTRY"]),
-    "reader": (["MISSING_SCOPE", "NOT_AUTHOR"], ["MISSING_SCOPE", "NOT_AUTHOR", "SYSTEM_ENTRY"]),
-    "private": (["NOT_AUTHOR"], ["NOT_AUTHOR", "SYSTEM_ENTRY"]),
-    "moderator": ([], []),
-    "all": ([], []),
+LISTS = {
+    "list": listing(),
+    "page that ends at it": listing(first=2),
+    "page that begins after it": listing(last=1),
+    "filter by privacy": listing(filter={"isPrivate": True}),
+    "filter by its text": listing(filter={"text": "hush"}),
+    "filter by its time": listing(
+        filter={"since": "2026-11-23T15:07:06.514Z", "until": "2026-11-23T15:07:06.515Z"}
+    ),
+    "filter by types": listing(filter={"types": ["COMMENT"]}),
+    "pages of one": pages_around,
 }
 
 
-@pytest.mark.parametrize("kind", VIEWERS)
-@pytest.mark.parametrize("activity_type", TYPES)
-async def test_what_the_entry_says_one_may_do_is_what_one_may_do(
-    service: Service, kind: str, activity_type: str
+@pytest.mark.parametrize("path", LISTS)
+async def test_lists_and_counts_are_as_if_the_hidden_were_deleted(
+    service: Service, author: Client, entry: JSON, path: str
 ) -> None:
-    actor_id = uuid4()
-    maker = await service.client(*Scope, actor_id=actor_id)
-    author = await service.client(actor_id=actor_id)
-    viewer = await viewer_of(service, author, kind)
-    ticket_id = await maker.create_ticket()
-    if activity_type == "TICKET_CREATED":
-        document = await maker.graphql(LIST, id=ticket_id)
-        id_ = document["data"]["ticket"]["activities"]["nodes"][0]["id"]
-    else:
-        extra = {"documentId": MISSING} if activity_type == "DOCUMENT_UPLOAD" else {}
-        made = await maker.create_activity(ticket_id, activityType=activity_type, **extra)
-        id_ = made["id"]
-    reasons = REASONS[kind][activity_type not in {"COMMENT", "DOCUMENT_UPLOAD"}]
+    clients = {name: await viewer(service, author, name) for name in BLIND | SEEING}
+    read, ticket_id = LISTS[path], entry["ticketId"]
+    hidden = {name: await read(client, ticket_id) for name, client in clients.items()}
 
-    seen = await viewer.find(ticket_id, id_)
-    assert seen
-    assert seen["viewerCannotUpdateReasons"] == reasons
-    assert seen["viewerCanUpdate"] is seen["viewerCanDelete"] is not reasons
-    entry = {"ticketId": ticket_id, "activityId": id_}
-    for payload in (
-        await viewer.mutate(UPDATE, **entry, message="after"),
-        await viewer.mutate(DELETE, **entry),
-    ):
-        if not reasons:
-            assert payload["userErrors"] == []
-            continue
-        [error] = payload["userErrors"]
-        assert error["code"] == "FORBIDDEN"
-        assert [reason for reason in reasons if reason in error["message"]] == reasons
-    response = await viewer.put(ticket_id, id_, {"message": "again"})
-    assert response.status_code == (403 if reasons else 404)
+    await author.mutate(DELETE, ticketId=ticket_id, activityId=entry["id"])
+
+    for name, client in clients.items():
+        assert all("errors" not in json.loads(content) for content in hidden[name])
+        assert (hidden[name] == await read(client, ticket_id)) is (name in BLIND), name
+
+
+@pytest.mark.parametrize("name", BLIND)
+async def test_a_filter_by_author_finds_no_private_entry_of_others(
+    service: Service, author: Client, entry: JSON, name: str
+) -> None:
+    client = await viewer(service, author, name)
+
+    response = await send(
+        client,
+        LIST,
+        ticketId=entry["ticketId"],
+        filter={"actorId": str(author.actor_id), "isPrivate": True},
+    )
+
+    connection = response.json()["data"]["ticket"]["activities"]
+    assert connection["edges"] == []
+    assert (connection["totalCount"], connection["filteredCount"]) == (3, 0)
+
+
+@pytest.mark.parametrize("name", BLIND)
+@pytest.mark.parametrize("arguments", [("first", "after"), ("last", "before")], ids=str)
+async def test_the_cursor_of_a_hidden_entry_is_a_place_and_no_more(
+    service: Service, author: Client, entry: JSON, name: str, arguments: tuple[str, str]
+) -> None:
+    size, cursor = arguments
+    client = await viewer(service, author, name)
+    own = (await send(author, LIST, ticketId=entry["ticketId"])).json()
+    [place] = [
+        edge["cursor"]
+        for edge in own["data"]["ticket"]["activities"]["edges"]
+        if edge["node"]["id"] == entry["id"]
+    ]
+    window: JSON = {size: 5, cursor: place}
+    hidden = await send(client, LIST, ticketId=entry["ticketId"], **window)
+    await author.mutate(DELETE, ticketId=entry["ticketId"], activityId=entry["id"])
+
+    gone = await send(client, LIST, ticketId=entry["ticketId"], **window)
+
+    assert hidden.json()["data"]["ticket"]["activities"]["edges"]
+    assert hidden.content == gone.content
+
+
+@pytest.mark.parametrize("name", [*SEEING, *CREATORS])
+async def test_a_taken_id_is_taken_for_everybody(
+    service: Service, author: Client, entry: JSON, name: str
+) -> None:
+    client = await viewer(service, author, name)
+    comment = {"ticketId": entry["ticketId"], "activityType": "COMMENT", "id": entry["id"]}
+
+    payloads = [
+        await client.mutate(CREATE_ACTIVITY, **comment, message="other content"),
+        await client.mutate(CREATE_TICKET, id=entry["id"]),
+    ]
+
+    for payload in payloads:
+        assert payload["ticketActivity"] is None
+        assert payload["userErrors"] == [
+            {
+                "code": "ID_TAKEN",
+                "message": "The id is in use with other content.",
+                "path": ["input", "id"],
+            }
+        ]
+
+
+@pytest.mark.parametrize("name", CREATORS)
+async def test_guessing_the_content_of_a_hidden_entry_tells_nothing(
+    service: Service, author: Client, entry: JSON, name: str
+) -> None:
+    client = await viewer(service, author, name)
+    guesses: list[JSON] = [{"message": "public", "metadata": {"secret": 1}}, {"message": "wrong"}]
+
+    payloads = [
+        await client.mutate(
+            CREATE_ACTIVITY,
+            ticketId=entry["ticketId"],
+            activityType="COMMENT",
+            id=entry["id"],
+            **guess,
+        )
+        for guess in guesses
+    ]
+
+    assert payloads[0] == payloads[1]
+    assert payloads[0]["userErrors"][0]["code"] == "ID_TAKEN"
+
+
+async def test_a_private_entry_of_no_actor_is_seen_with_the_scope_alone(service: Service) -> None:
+    moderator = await service.client(*Scope, actor_id=UUID(int=7))
+    ticket_id = await moderator.create_ticket()
+    entry = await moderator.create_activity(ticket_id, message="hush", isPrivate=True)
+    async with service.database.unit_of_work() as session:
+        connection = await session.connection()
+        await connection.exec_driver_sql(
+            "UPDATE ticket_activity SET actor_id = NULL WHERE message = 'hush'"
+        )
+    others = await service.client(Scope.READ)
+
+    for client, sees in ((moderator, True), (others, False)):
+        response = await send(client, LIST, ticketId=ticket_id)
+        assert (entry["id"] in response.text) is sees
+        assert (await client.find(ticket_id, entry["id"]) is not None) is sees

@@ -33,7 +33,7 @@ def check_message(message: object, limits: InputLimits) -> None:
             f"message has {len(message)} characters; the limit is {limits.max_message_length}.",
             path=("message",),
         )
-    if fault := _fault_in_text(message):
+    if fault := fault_in_text(message):
         raise InvalidInput(f"message {fault}.", path=("message",))
 
 
@@ -72,7 +72,7 @@ def _walk(location: Location, value: Any) -> Iterator[tuple[Location, int, Any]]
 def _fault_in(value: object) -> str | None:
     match value:
         case str():
-            return _fault_in_text(value)
+            return fault_in_text(value)
         case bool():
             return None
         case int() if not MIN_INTEGER <= value <= MAX_INTEGER:
@@ -82,7 +82,7 @@ def _fault_in(value: object) -> str | None:
     return None
 
 
-def _fault_in_text(text: str) -> str | None:
+def fault_in_text(text: str) -> str | None:
     if "\0" in text:
         return "holds the character NUL (U+0000)"
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):

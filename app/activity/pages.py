@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
+from app.activity.limits import fault_in_text
 from app.activity.state import ABSENT, AbsentType, Activity, ActivityType
 from app.activity.values import from_milliseconds, to_milliseconds
 from app.errors import InvalidInput
@@ -156,9 +157,11 @@ def parse_size(size: int | None, name: str) -> int:
 
 
 def check_filter(wanted: Filter) -> None:
-    """Raise InvalidInput for a filter that costs too much to apply."""
+    """Raise InvalidInput for a text that costs too much to look for, or that no message holds."""
     if wanted.text is not None and len(wanted.text) > MAX_TEXT_LENGTH:
         raise InvalidInput(
             f"text has {len(wanted.text)} characters; the limit is {MAX_TEXT_LENGTH}.",
             path=("filter", "text"),
         )
+    if wanted.text is not None and (fault := fault_in_text(wanted.text)):
+        raise InvalidInput(f"text {fault}.", path=("filter", "text"))
