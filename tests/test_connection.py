@@ -260,6 +260,19 @@ async def test_a_page_tells_what_lies_on_either_side(
     assert looks(read) == before_and_after
 
 
+async def test_entries_beyond_the_cursor_that_ends_a_page_lie_after_it(
+    five: tuple[Client, str],
+) -> None:
+    client, ticket_id = five
+    cursors = [edge["cursor"] for edge in (await page(client, ticket_id))["edges"]]
+
+    ended = (await page(client, ticket_id, before=cursors[2]))["pageInfo"]
+    begun = (await page(client, ticket_id, last=100, after=cursors[2]))["pageInfo"]
+
+    assert (ended["hasPreviousPage"], ended["hasNextPage"]) == (False, True)
+    assert (begun["hasPreviousPage"], begun["hasNextPage"]) == (True, False)
+
+
 async def test_a_filter_decides_what_lies_on_either_side(five: tuple[Client, str]) -> None:
     client, ticket_id = five
     everything = await page(client, ticket_id)

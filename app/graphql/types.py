@@ -274,8 +274,8 @@ class TicketActivityConnection:
         return PageInfo(
             start_cursor=make_cursor(order, page.items[0]) if page.items else None,
             end_cursor=make_cursor(order, page.items[-1]) if page.items else None,
-            has_next=self._beyond(info, Side.AFTER) if is_backward else answer(page.has_more),
-            has_previous=answer(page.has_more) if is_backward else self._beyond(info, Side.BEFORE),
+            has_next=self._has_more(info, Side.AFTER, known=page.has_more and not is_backward),
+            has_previous=self._has_more(info, Side.BEFORE, known=page.has_more and is_backward),
         )
 
     @strawberry.field(
@@ -299,10 +299,13 @@ class TicketActivityConnection:
             context.viewer, self.listing.ticket_id, wanted
         )
 
-    def _beyond(self, info: Info, side: Side) -> Callable[[], Awaitable[bool]]:
-        """Make the answer whether anything lies on the side the page was not read towards."""
+    def _has_more(self, info: Info, side: Side, *, known: bool) -> Callable[[], Awaitable[bool]]:
+        """Make the answer whether anything lies on one side of the page.
+
+        What the page did not find there can still lie beyond the cursor that ended it.
+        """
         edge = self.window.before if side is Side.AFTER else self.window.after
-        if edge is None:
-            return answer(False)
+        if known or edge is None:
+            return answer(known)
         context = info.context
         return partial(context.timeline.has_any, context.viewer, self.listing, side=side, of=edge)

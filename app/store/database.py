@@ -113,15 +113,14 @@ class Database:
         engine = self.watch_engine
         async with engine.connect() as connection:
             version = await _data_version(connection)
-            pause = WATCH_SECONDS
+            rested_at = time.monotonic()
 
             async def has_changed() -> bool:
-                nonlocal version, pause
-                await asyncio.sleep(pause)
-                started = time.monotonic()
+                nonlocal version, rested_at
+                # At most a tenth of the time goes into watching, and into what it leads to.
+                await asyncio.sleep(max(WATCH_SECONDS, 10 * (time.monotonic() - rested_at)))
+                rested_at = time.monotonic()
                 before, version = version, await _data_version(connection)
-                # At most a tenth of the time goes into watching, however busy the machine is.
-                pause = max(WATCH_SECONDS, 10 * (time.monotonic() - started))
                 return version != before
 
             yield has_changed
