@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import re
 import signal
@@ -104,11 +105,24 @@ def create_served_app() -> Starlette:
     async def lifespan(app_: Starlette) -> AsyncIterator[Any]:
         for number in (signal.SIGINT, signal.SIGTERM):
             _before(number, app_.state.end_streams)
+        _end_with_parent()
         async with running(app_) as state:
             yield state
 
     app.router.lifespan_context = lifespan
     return app
+
+
+def _end_with_parent() -> None:
+    """Let a worker end as on SIGTERM when the process that started it is gone."""
+    if parent := multiprocessing.parent_process():
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.remove_reader(parent.sentinel)
+            signal.raise_signal(signal.SIGTERM)
+
+        loop.add_reader(parent.sentinel, end)
 
 
 def _before(number: signal.Signals, act: Callable[[], None]) -> None:

@@ -56,8 +56,7 @@ class Process:
         _at: TracebackType | None,
     ) -> None:
         if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
+            self.end(signal.SIGTERM)
         if self.popen.stdout:
             self.popen.stdout.close()
 

@@ -3,6 +3,8 @@
 import asyncio
 import random
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -125,3 +127,19 @@ async def test_the_shutdown_of_all_processes_is_quick_and_clean(tmp_path: Path) 
             assert await ended == 0
             with pytest.raises(StopAsyncIteration):
                 await waiting
+
+
+def test_the_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    file = tmp_path / "tickets.db"
+    with serve(file, workers=2) as running:
+        port = int(running.origin.rpartition(":")[2])
+        running.end(signal.SIGKILL)
+
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker still listens")
