@@ -25,8 +25,8 @@ from app.activity.values import format_datetime, parse_uuid, utc_now
 from app.auth import Scope, Token
 from app.demo import ADA, PRINTER, DemoClock, demo_hints, load_demo
 from app.errors import InvalidInput
-from app.graphql.documents import ManifestUnusable
 from app.graphql.schema import print_schema
+from app.graphql_server.documents import ManifestUnusable
 from app.main import create_app, create_timeline, running
 from app.models import AccessToken
 from app.settings import ENV_PREFIX, Settings

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
-from app.activity.limits import InputLimits
+from app.activity.input_limits import InputLimits
 from app.activity.values import utc_now
 from app.auth import Viewer
 from app.errors import (
@@ -26,14 +26,15 @@ from app.errors import (
     ServiceError,
 )
 from app.graphql.context import Context
-from app.graphql.documents import Documents, ManifestUnusable, read_manifest
-from app.graphql.execution import Executor, RequestErrors
-from app.graphql.graphiql import graphiql_page, graphiql_routes
-from app.graphql.http import GraphQLEndpoint, Operations
-from app.graphql.limits import QueryLimits
+from app.graphql.queries import LIST_SIZES
 from app.graphql.schema import schema
-from app.graphql.streams import StreamLimits
-from app.graphql.websocket import WebSocketEndpoint
+from app.graphql_server.complexity import QueryLimits
+from app.graphql_server.documents import Documents, ManifestUnusable, read_manifest
+from app.graphql_server.endpoint import GraphQLEndpoint, Operations
+from app.graphql_server.execution import Executor, RequestErrors
+from app.graphql_server.graphiql import graphiql_page, graphiql_routes
+from app.graphql_server.streams import StreamLimits
+from app.graphql_server.websocket import WebSocketEndpoint
 from app.http import RequestBounds, problem, request_id
 from app.rest import rest_routes
 from app.settings import Settings
@@ -138,6 +139,7 @@ def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint
             fields=settings.max_query_fields,
             tokens=settings.max_query_tokens,
         ),
+        list_sizes=LIST_SIZES,
         allow_introspection=settings.introspection,
         hide_suggestions=not settings.suggestions,
     )

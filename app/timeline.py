@@ -14,14 +14,14 @@ from uuid import UUID
 from app.activity import policy
 from app.activity.commands import Command
 from app.activity.decide import Outcome
-from app.activity.feed import SeenChange, as_seen, parse_feed_cursor
-from app.activity.limits import InputLimits
-from app.activity.pages import Filter, Listing, Page, Position, Side, Window
+from app.activity.input_limits import InputLimits
+from app.activity.listing import Filter, Listing, Page, Position, Side, Window
 from app.activity.state import Activity, Revision, Ticket
+from app.activity.visible_changes import SeenChange, as_seen, parse_feed_cursor
 from app.auth import Scope, Token, Viewer, parse_authorization
 from app.errors import InvalidInput, NotFound, TooManyStreams, Unauthenticated
 from app.models import AccessToken
-from app.store import pages
+from app.store import queries
 from app.store.database import Database
 from app.store.feed import Feed, load_changes
 from app.store.reader import load_activities, load_tickets
@@ -103,24 +103,24 @@ class Timeline:
     async def load_page(self, viewer: Viewer, listing: Listing, window: Window) -> Page[Activity]:
         """Return one page of what the viewer sees of a listing."""
         policy.require_read(viewer)
-        return await pages.load_page(self.database, viewer, listing, window)
+        return await queries.load_page(self.database, viewer, listing, window)
 
     async def has_any(self, viewer: Viewer, listing: Listing, *, side: Side, of: Position) -> bool:
         """Tell whether the viewer sees anything on one side of a position, itself included."""
         policy.require_read(viewer)
-        return await pages.has_any(self.database, viewer, listing, side=side, of=of)
+        return await queries.has_any(self.database, viewer, listing, side=side, of=of)
 
     async def count_activities(self, viewer: Viewer, ticket_id: UUID, wanted: Filter) -> int:
         """Count what the viewer sees of a timeline and passes the filter."""
         policy.require_read(viewer)
-        return await pages.count_activities(self.database, viewer, ticket_id, wanted)
+        return await queries.count_activities(self.database, viewer, ticket_id, wanted)
 
     async def load_revisions(
         self, viewer: Viewer, activities: Sequence[Activity], *, after: int, size: int
     ) -> list[list[Revision]]:
         """Return revisions of entries that the viewer sees now, which makes all of them visible."""
         policy.require_read(viewer)
-        return await pages.load_revisions(self.database, activities, after=after, size=size)
+        return await queries.load_revisions(self.database, activities, after=after, size=size)
 
     async def load_changes(
         self, viewer: Viewer, ticket_id: UUID, *, after: str | None, size: int

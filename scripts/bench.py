@@ -17,17 +17,17 @@ from typing import Any, Final
 from uuid import UUID
 
 from bench_feed import bench_feed
-from service import JSON, UPDATE, Client, Clock, Service, start
 from sqlalchemy import func
 from sqlmodel import select
 
-from app.activity.pages import Direction, Order, OrderField, make_cursor
+from app.activity.listing import Direction, Order, OrderField, make_cursor
 from app.activity.state import Activity
 from app.auth import Scope
 from app.settings import Settings
 from app.store import rows
 from app.store.database import Database, open_database
 from app.store.migrate import migrate
+from tests.support.service import JSON, UPDATE, Client, Clock, Service, start
 
 PAGE: Final = """
 query Page(

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
-from process import Process, serve, token
-from service import Client
+
+from tests.support.process import Process, serve, token
+from tests.support.service import Client
 
 FOLLOW: Final = """
 subscription Follow($ticketId: UUID!) {

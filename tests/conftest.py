@@ -6,11 +6,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from service import Service, start
 
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.migrate import migrate
+from tests.support.service import Service, start
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import anyio
 import pytest
-from process import ROOT
-from service import Client, start
 
 from app.auth import Scope, parse_authorization
 from app.cli import main
 from app.settings import Settings
+from tests.support.process import ROOT
+from tests.support.service import Client, start
 
 ADA = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 CREATE = ["token", "create", "--name", "Ada's laptop", "--actor", ADA]

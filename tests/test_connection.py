@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from service import CREATE_TICKET, JSON, Client, Service, start
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
 from app.auth import Scope
 from app.settings import Settings
+from tests.support.service import CREATE_TICKET, JSON, Client, Service, start
 
 PAGE = """
 query Page(

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from service import Service, start
 
 from app.settings import Settings
 from app.store.reader import has_tickets
+from tests.support.service import Service, start
 
 NAMED = "https://desk.example"
 OTHER = "https://evil.example"

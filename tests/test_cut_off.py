@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from live import STATE, over_event_stream, over_web_socket, seq_of
-from process import Process, serve, token
-from service import JSON, Client
+
+from tests.support.live import STATE, over_event_stream, over_web_socket, seq_of
+from tests.support.process import Process, serve, token
+from tests.support.service import JSON, Client
 
 PRINTER = "019320a4-0000-7000-8000-000000000001"
 CUTS = 100

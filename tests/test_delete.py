@@ -4,7 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from service import (
+from sqlmodel import col, select
+
+from app.activity.state import ChangeType
+from app.auth import Scope
+from app.models import TicketActivityChange
+from tests.support.service import (
     ACTIVITY_FIELDS,
     CREATE_ACTIVITY,
     CREATE_TICKET,
@@ -14,11 +19,6 @@ from service import (
     Service,
     activity_url,
 )
-from sqlmodel import col, select
-
-from app.activity.state import ChangeType
-from app.auth import Scope
-from app.models import TicketActivityChange
 
 DELETE = f"""
 mutation Delete($input: DeleteTicketActivityInput!) {{

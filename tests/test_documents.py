@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from httpx2 import Response
-from service import JSON, Client, Service, start
 
 from app.cli import main
 from app.settings import Settings
+from tests.support.service import JSON, Client, Service, start
 
 QUERY = "{ viewer { name } }"
 OTHER = "query Other { viewer { actorId } }"

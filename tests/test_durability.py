@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 
 import httpx2
-from process import Process, serve
 
 from app.demo import PRINTER
+from tests.support.process import Process, serve
 
 WRITERS = 8
 ACKNOWLEDGED_BEFORE_THE_KILL = 200

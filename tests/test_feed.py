@@ -3,10 +3,10 @@
 from uuid import UUID
 
 import pytest
-from live import STATE, feed, seq_of
-from service import JSON, Client, Service
 
 from app.auth import Scope
+from tests.support.live import STATE, feed, seq_of
+from tests.support.service import JSON, Client, Service
 
 DELETE = """
 mutation Delete($input: DeleteTicketActivityInput!) {

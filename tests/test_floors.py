@@ -14,7 +14,8 @@ FLOORS = [
     {"app.migrations"},
     {"app.store"},
     {"app.timeline", "app.http"},
-    {"app.graphql", "app.openapi"},
+    {"app.graphql_server", "app.openapi"},
+    {"app.graphql"},
     {"app.rest"},
     {"app.main"},
     {"app.demo"},
@@ -22,6 +23,7 @@ FLOORS = [
     {"app.__main__"},
 ]
 DOORS = ("app.graphql", "app.rest")
+GRAPHQL_SERVER = "app.graphql_server"
 MODULES = {
     ".".join(("app", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(
         ".__init__"
@@ -76,6 +78,19 @@ def test_the_doors_do_not_know_each_other() -> None:
         for module, tree in MODULES.items()
         for imported in imports(tree)
         if package(module) in DOORS and package(imported) in set(DOORS) - {package(module)}
+    ]
+
+    assert wrong == []
+
+
+def test_the_graphql_server_serves_any_schema() -> None:
+    allowed = {GRAPHQL_SERVER, "app.errors", "app.http"}
+
+    wrong = [
+        (module, imported)
+        for module, tree in MODULES.items()
+        for imported in imports(tree)
+        if package(module) == GRAPHQL_SERVER and package(imported) not in allowed
     ]
 
     assert wrong == []

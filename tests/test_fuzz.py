@@ -11,12 +11,12 @@ from graphql import NameNode, ObjectFieldNode, StringValueNode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis_graphql import from_schema, nodes
-from process import ROOT, Process, serve
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from service import Client, Service, start
 
 from app.demo import demo_id
 from app.settings import Settings
+from tests.support.process import ROOT, Process, serve
+from tests.support.service import Client, Service, start
 
 GENERATED = settings(
     max_examples=1000,

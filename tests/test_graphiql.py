@@ -8,9 +8,9 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import pytest
-from service import Service, start
 
 from app.settings import Settings
+from tests.support.service import Service, start
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
 POLICY = (
@@ -190,7 +190,7 @@ async def test_other_files_of_the_folders_are_not_served(service: Service) -> No
     [own] = {dirname(path) for path in paths if basename(path) == "page.js"}
     folders = {
         vendor: files(WHEEL) / "static" / WHEEL,
-        own: files("app.graphql") / "static",
+        own: files("app.graphql_server") / "static",
     }
     others = {
         f"{path}/{file.name}" for path, folder in folders.items() for file in folder.iterdir()

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from door import GRAPHQL, JSON, assert_refused, get, open_door, post
+
+from tests.support.door import GRAPHQL, JSON, assert_refused, get, open_door, post
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 

@@ -4,7 +4,13 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from door import (
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message, Scope
+
+from app.http import preferred_type
+from tests.support.door import (
     APP,
     GRAPHQL,
     JSON,
@@ -16,12 +22,6 @@ from door import (
     open_door,
     post,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from starlette.testclient import TestClient, WebSocketDenialResponse
-from starlette.types import Message, Scope
-
-from app.http import preferred_type
 
 
 @pytest.fixture

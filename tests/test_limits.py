@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from graphql import get_introspection_query
-from service import JSON, Client, Service, start
 
-from app.graphql.limits import QueryLimits
+from app.graphql_server.complexity import QueryLimits
 from app.settings import Settings
+from tests.support.service import JSON, Client, Service, start
 
 NO_TICKET = "019320a4-0000-7000-8000-00000000ffff"
 

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from service import JSON, UPDATE, Client, Service
+
+from tests.support.service import JSON, UPDATE, Client, Service
 
 WRITERS = 16
 SUCCESSES_EACH = 3

@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from service import CREATE_ACTIVITY, CREATE_TICKET, JSON, UPDATE, Client, Service, start
 
 from app.auth import Scope
 from app.settings import Settings
+from tests.support.service import (
+    CREATE_ACTIVITY,
+    CREATE_TICKET,
+    JSON,
+    UPDATE,
+    Client,
+    Service,
+    start,
+)
 
 ID = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 OTHER_ID = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9f"

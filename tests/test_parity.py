@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from service import JSON, UPDATE, Client, Service, start
 
 from app.auth import Scope
 from app.settings import Settings
+from tests.support.service import JSON, UPDATE, Client, Service, start
 
 KEPT = {"message": "before", "metadata": {"kept": [1, {"a": None}]}, "isPrivate": False}
 MISSING = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"

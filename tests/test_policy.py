@@ -4,11 +4,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from live import FEED
-from service import UPDATE, Client, Service
-from test_delete import DELETE
 
 from app.auth import Scope
+from tests.support.live import FEED
+from tests.support.service import UPDATE, Client, Service
+from tests.test_delete import DELETE
 
 MISSING = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 SECRET = "the password is swordfish"

@@ -7,7 +7,9 @@ from uuid import UUID
 
 import httpx2
 import pytest
-from service import (
+
+from app.auth import Scope
+from tests.support.service import (
     ACTIVITY,
     ACTIVITY_FIELDS,
     CREATE_ACTIVITY,
@@ -18,8 +20,6 @@ from service import (
     Service,
     activity_url,
 )
-
-from app.auth import Scope
 
 MISSING = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 

@@ -4,9 +4,9 @@ import asyncio
 import base64
 
 import pytest
-from service import Client, Service
 
 from app.errors import Busy
+from tests.support.service import Client, Service
 
 
 @pytest.fixture

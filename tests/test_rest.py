@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from service import JSON, Client, Service, activity_url
 
 from app.openapi import openapi_document
 from app.rest import ACTIVITY_PATH
+from tests.support.service import JSON, Client, Service, activity_url
 
 UUID = re.compile(
     r"^([0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[1-8][0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"

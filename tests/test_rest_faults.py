@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from service import JSON, UPDATE, Client, Service, start
 from sqlalchemy import text
-from test_rest import NINE_FIELDS, assert_problem
 
 from app.rest import ACTIVITY_PATH
 from app.settings import Settings
+from tests.support.service import JSON, UPDATE, Client, Service, start
+from tests.test_rest import NINE_FIELDS, assert_problem
 
 INTERNALS = ["ticket_activity", "sqlite", "SELECT", "Error", "Traceback", ".py"]
 

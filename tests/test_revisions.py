@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from service import JSON, Client, Service
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from app.auth import Scope
+from tests.support.service import JSON, Client, Service
 
 REVISIONS = """
 query Revisions($ticketId: UUID!, $activityId: UUID!, $first: Int, $after: String) {

@@ -24,9 +24,9 @@ from graphql import (
     parse,
     print_ast,
 )
-from process import ROOT
 
 from app.graphql.schema import print_schema
+from tests.support.process import ROOT
 
 SCHEMA = build_schema(print_schema())
 

@@ -11,10 +11,10 @@ from uuid import uuid5
 
 import httpx2
 import pytest
-from process import ROOT, environment, serve
 
 from app.activity.state import ActivityType
 from app.demo import COMMENT, PRINTER, demo_id
+from tests.support.process import ROOT, environment, serve
 
 ENTRIES = """
 query($ids: [ID!]!) {

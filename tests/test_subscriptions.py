@@ -8,7 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from live import (
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from app.auth import Scope, parse_authorization
+from app.settings import Settings
+from app.store.tokens import revoke_token
+from tests.support.live import (
     FOLLOW,
     STATE,
     event_stream,
@@ -22,13 +28,7 @@ from live import (
     subscribe,
     web_socket,
 )
-from service import JSON, UPDATE, Client, Service, start
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
-
-from app.auth import Scope, parse_authorization
-from app.settings import Settings
-from app.store.tokens import revoke_token
+from tests.support.service import JSON, UPDATE, Client, Service, start
 
 STREAMS = pytest.mark.parametrize("follow", [over_web_socket, over_event_stream], ids=["ws", "sse"])
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from service import Client, Service, activity_url, start
-from test_rest import assert_problem
 
 from app.auth import generate_token, parse_authorization
 from app.models import AccessToken
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.tokens import list_tokens, revoke_token
+from tests.support.service import Client, Service, activity_url, start
+from tests.test_rest import assert_problem
 
 MISSING = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9f"
 VIEWER = "{ viewer { actorId } }"

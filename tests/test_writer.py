@@ -8,7 +8,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from service import Clock, Service, start
 from sqlalchemy import event
 
 from app.activity.commands import Command, CreateTicket, UpdateActivity
@@ -19,6 +18,7 @@ from app.errors import Busy, NotFound
 from app.main import create_timeline, running
 from app.settings import Settings
 from app.timeline import Timeline
+from tests.support.service import Clock, Service, start
 
 ADA = Viewer(UUID(int=1), "Ada", frozenset(Scope), "test")
 

@@ -8,7 +8,7 @@ ABSENT stands for an argument not given, None for null.
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
-from app.activity.limits import InputLimits, check_json_object, check_message
+from app.activity.input_limits import InputLimits, check_json_object, check_message
 from app.activity.state import ABSENT, AbsentType, ActivityType
 from app.activity.values import JSONObject, parse_uuid
 from app.errors import InvalidInput

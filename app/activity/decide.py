@@ -18,7 +18,7 @@ from app.activity.commands import (
     UpdateActivity,
     merge_target,
 )
-from app.activity.limits import InputLimits, check_json_object
+from app.activity.input_limits import InputLimits, check_json_object
 from app.activity.merge_patch import merge_patch
 from app.activity.state import (
     ABSENT,

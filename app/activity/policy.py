@@ -35,7 +35,7 @@ def sees_all_private(viewer: Viewer) -> bool:
 
 
 def can_see(viewer: Viewer, activity: Activity) -> bool:
-    """Whether the entry exists for the viewer. `store.pages` says the same in SQL for lists."""
+    """Whether the entry exists for the viewer. `store.queries` says the same in SQL for lists."""
     return activity.deleted_at is None and sees_entry(
         viewer, activity.actor_id, activity.is_private
     )

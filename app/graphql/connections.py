@@ -8,7 +8,7 @@ from uuid import UUID
 
 import strawberry
 
-from app.activity.pages import decode_cursor, parse_size
+from app.activity.listing import decode_cursor, parse_size
 from app.activity.state import Activity, Revision
 from app.errors import InvalidInput
 from app.graphql.context import Info

@@ -5,8 +5,8 @@ from typing import Any
 
 import strawberry
 
-from app.activity.pages import Direction as OrderDirection
-from app.activity.pages import OrderField as TicketActivityOrderField
+from app.activity.listing import Direction as OrderDirection
+from app.activity.listing import OrderField as TicketActivityOrderField
 from app.activity.policy import CannotUpdateReason
 from app.activity.state import ActivityType, ChangeType
 from app.auth import Scope

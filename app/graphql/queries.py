@@ -6,19 +6,23 @@ from uuid import UUID
 
 import strawberry
 
+from app.activity.listing import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from app.activity.values import parse_uuid
 from app.errors import InvalidInput
-from app.graphql.changes import TicketActivityChangeConnection, load_change_connection
 from app.graphql.context import Info
-from app.graphql.limits import COST
+from app.graphql.subscriptions import TicketActivityChangeConnection, load_change_connection
 from app.graphql.types import Node, Ticket, TicketActivity, Viewer
+from app.graphql_server.complexity import ListSizes
 
 MAX_NODES = 100
+
+LIST_SIZES = ListSizes(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 
 @strawberry.type(
     description=(
-        f"What can be read. Everything but `viewer` needs the scope `activity:read`. {COST}"
+        "What can be read. Everything but `viewer` needs the scope `activity:read`. "
+        f"{LIST_SIZES.cost_description}"
     )
 )
 class Query:

@@ -3,10 +3,10 @@
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
-from app.graphql.changes import Subscription
 from app.graphql.mutations import Mutation
 from app.graphql.queries import Query
 from app.graphql.scalars import SCALARS
+from app.graphql.subscriptions import Subscription
 
 schema = strawberry.Schema(
     query=Query,

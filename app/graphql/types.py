@@ -10,8 +10,7 @@ from uuid import UUID
 import strawberry
 
 from app.activity import policy, state
-from app.activity.feed import make_feed_cursor
-from app.activity.pages import (
+from app.activity.listing import (
     Filter,
     Listing,
     Order,
@@ -21,6 +20,7 @@ from app.activity.pages import (
     make_cursor,
     parse_window,
 )
+from app.activity.visible_changes import make_feed_cursor
 from app.auth import Viewer as AuthViewer
 from app.graphql.connections import (
     PageInfo,
@@ -30,7 +30,7 @@ from app.graphql.connections import (
 )
 from app.graphql.context import Info
 from app.graphql.enums import ActivityType, CannotUpdateReason, Scope
-from app.graphql.listing import TicketActivityFilter, TicketActivityOrder
+from app.graphql.filters import TicketActivityFilter, TicketActivityOrder
 from app.graphql.scalars import JSONObject
 
 _FIRST = "How many, at most 100. Left out or null: 20."

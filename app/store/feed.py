@@ -18,8 +18,8 @@ import sqlmodel
 from sqlalchemy import ColumnElement, case, select
 from sqlmodel.sql.expression import Select
 
-from app.activity.feed import FeedEntry
 from app.activity.state import Activity, ChangeType
+from app.activity.visible_changes import FeedEntry
 from app.errors import Reconnect
 from app.store import rows
 from app.store.database import Database

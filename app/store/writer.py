@@ -16,13 +16,13 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from app.activity.commands import Command
 from app.activity.decide import Outcome, decide
-from app.activity.limits import InputLimits
+from app.activity.input_limits import InputLimits
 from app.activity.state import Change, State
 from app.auth import Viewer
 from app.errors import Busy
+from app.store.batch import load_state, store_changes
 from app.store.database import CommitFailed, Database, is_busy
 from app.store.tokens import record_token_uses
-from app.store.unit import load_state, store_changes
 
 _log = logging.getLogger(__name__)
 

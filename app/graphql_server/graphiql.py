@@ -84,5 +84,5 @@ def graphiql_routes() -> list[BaseRoute]:
         # The address carries the wheel's version: what it names never changes.
         "public, max-age=31536000, immutable",
     )
-    own = _Files("app.graphql", "static", {"page.css", "page.js"}, "no-cache")
+    own = _Files("app.graphql_server", "static", {"page.css", "page.js"}, "no-cache")
     return [Mount(_VENDOR_PATH, vendor), Mount(_OWN_PATH, own)]

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import strawberry
 
-from app.activity import pages
-from app.activity.pages import MAX_TEXT_LENGTH
+from app.activity import listing
+from app.activity.listing import MAX_TEXT_LENGTH
 from app.graphql.enums import ActivityType, OrderDirection, TicketActivityOrderField
 from app.graphql.inputs import absent, given
 
@@ -43,10 +43,10 @@ class TicketActivityFilter:
         ),
     )
 
-    def to_domain(self) -> pages.Filter:
+    def to_domain(self) -> listing.Filter:
         """Build the filter. Raises InvalidInput."""
         types = given(self.types, None, "filter", "types")
-        wanted = pages.Filter(
+        wanted = listing.Filter(
             types=None if types is None else frozenset(types),
             actor_id=absent(self.actor_id),
             is_private=given(self.is_private, None, "filter", "isPrivate"),
@@ -54,7 +54,7 @@ class TicketActivityFilter:
             until=given(self.until, None, "filter", "until"),
             text=given(self.text, None, "filter", "text"),
         )
-        pages.check_filter(wanted)
+        listing.check_filter(wanted)
         return wanted
 
 
@@ -67,5 +67,5 @@ class TicketActivityOrder:
         default=OrderDirection.ASC, description="Which way."
     )
 
-    def to_domain(self) -> pages.Order:
-        return pages.Order(self.field, self.direction)
+    def to_domain(self) -> listing.Order:
+        return listing.Order(self.field, self.direction)

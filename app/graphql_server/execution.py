@@ -36,9 +36,9 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from app.activity.values import dump_json
 from app.errors import InternalError, InvalidInput, QueryTooComplex, ServiceError
-from app.graphql.limits import QueryLimits, check_document
+from app.graphql_server.complexity import ListSizes, QueryLimits, check_document
+from app.http import encode_json
 
 logger = logging.getLogger("app")
 
@@ -110,6 +110,7 @@ class Executor:
         *,
         cache_size: int,
         limits: QueryLimits,
+        list_sizes: ListSizes | None = None,
         max_characters: int = 128 * 1024,
         max_errors: int = 20,
         allow_introspection: bool = True,
@@ -120,6 +121,7 @@ class Executor:
         self._schema = schema._schema  # Strawberry has no public name for it
         self._documents = _DocumentCache(cache_size)
         self._limits = limits
+        self._list_sizes = list_sizes or ListSizes()
         self._max_characters = max_characters
         self._max_errors = max_errors
         self._rules = _LANGUAGE_RULES
@@ -177,7 +179,7 @@ class Executor:
         if isinstance(source, ExecutionResult):
             raise RequestErrors(source.errors or (), InvalidInput.code)
         inner = {name: (variables or {}).get(name) for name in operation.inner_variables}
-        key = id(operation.document), operation.name, dump_json(inner), audience
+        key = id(operation.document), operation.name, encode_json(inner), audience
         return self._events(execution, key, operation.document, source)
 
     async def _events(
@@ -226,7 +228,7 @@ class Executor:
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
         try:
             document = self._parse(text)
-            check_document(self._schema, document, self._limits)
+            check_document(self._schema, document, self._limits, self._list_sizes)
             self._validate(document)
         except RecursionError:
             raise QueryTooComplex("The document is too complex: it is nested too deeply.") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from app.errors import InternalError, Reconnect, ServiceError
-from app.graphql.execution import Event, RequestErrors, format_errors, log_fault
+from app.graphql_server.execution import Event, RequestErrors, format_errors, log_fault
 from app.http import encode_json
 
 RECHECK_SECONDS: Final = 2.5

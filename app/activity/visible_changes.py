@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from app.activity.pages import decode_cursor
+from app.activity.listing import decode_cursor
 from app.activity.policy import can_see, sees_entry
 from app.activity.state import Activity, ChangeType
 from app.auth import Viewer

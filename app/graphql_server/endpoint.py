@@ -24,8 +24,8 @@ from app.errors import (
     NotAcceptable,
     ServiceError,
 )
-from app.graphql.documents import Documents
-from app.graphql.execution import (
+from app.graphql_server.documents import Documents
+from app.graphql_server.execution import (
     Event,
     Executor,
     Operation,
@@ -35,8 +35,8 @@ from app.graphql.execution import (
     is_fault,
     log_fault,
 )
-from app.graphql.sse import EVENT_STREAM, EventStreamResponse
-from app.graphql.streams import Guard, StreamLimits
+from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse
+from app.graphql_server.streams import Guard, StreamLimits
 from app.http import JSON, encode_json, parse_json, preferred_type, read_json, request_id
 
 GRAPHQL_RESPONSE_JSON = "application/graphql-response+json"

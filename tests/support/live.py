@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx2
 import uvicorn
-from service import JSON, Client, Service
 from websockets.asyncio.client import ClientConnection, connect
+
+from tests.support.service import JSON, Client, Service
 
 FOLLOW = """
 subscription Follow($ticketId: UUID!, $after: String) {

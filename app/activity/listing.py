@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
-from app.activity.limits import fault_in_text
+from app.activity.input_limits import fault_in_text
 from app.activity.state import ABSENT, AbsentType, Activity, ActivityType
 from app.activity.values import from_milliseconds, to_milliseconds
 from app.errors import InvalidInput

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import strawberry
 
-from app.activity.feed import SeenChange, make_feed_cursor
-from app.activity.pages import parse_size
+from app.activity.listing import parse_size
 from app.activity.state import ChangeType as StateChangeType
+from app.activity.visible_changes import SeenChange, make_feed_cursor
 from app.graphql.connections import PageInfo, answer
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType

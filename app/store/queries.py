@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, false, func, or_, tuple_
 from sqlmodel import select
 
-from app.activity.pages import (
+from app.activity.listing import (
     Direction,
     Filter,
     Listing,

@@ -29,17 +29,27 @@ from graphql import (
     is_list_type,
 )
 
-from app.activity.pages import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from app.errors import QueryTooComplex
 
 _SIZES = ("first", "last", "ids")
 
-COST = (
-    "A query has a cost, which is bounded: each field costs 1, and what is selected on the items "
-    f"of a list costs as often as there may be items: `first` or `last` (left out: "
-    f"{DEFAULT_PAGE_SIZE}), or the number of `ids`; a variable in their place counts as "
-    f"{MAX_PAGE_SIZE}."
-)
+
+@dataclass(frozen=True, slots=True)
+class ListSizes:
+    """How many items a list has at most: where no size is asked for, and whatever is asked for."""
+
+    default: int = 20
+    maximum: int = 100
+
+    @property
+    def cost_description(self) -> str:
+        """The rule of the cost, for the schema's descriptions."""
+        return (
+            "A query has a cost, which is bounded: each field costs 1, and what is selected on the "
+            "items of a list costs as often as there may be items: `first` or `last` (left out: "
+            f"{self.default}), or the number of `ids`; a variable in their place counts as "
+            f"{self.maximum}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +88,14 @@ class _Measure:
         self.listed += other.listed
 
 
-def check_document(schema: GraphQLSchema, document: DocumentNode, limits: QueryLimits) -> None:
+def check_document(
+    schema: GraphQLSchema, document: DocumentNode, limits: QueryLimits, sizes: ListSizes
+) -> None:
     """Raise QueryTooComplex for a document with an operation beyond the limits.
 
     The document need not be valid: what the schema does not know costs as little as it can.
     """
-    survey = _Survey(schema, _fragments(document))
+    survey = _Survey(schema, sizes, _fragments(document))
     operations = [
         survey.measure(definition.selection_set, schema.get_root_type(definition.operation))
         for definition in document.definitions
@@ -124,6 +136,7 @@ def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
 @dataclass(slots=True)
 class _Survey:
     schema: GraphQLSchema
+    sizes: ListSizes
     fragments: dict[str, FragmentDefinitionNode]
     fields: int = 0
     _measured: dict[str, _Measure] = field(default_factory=dict)
@@ -162,7 +175,7 @@ class _Survey:
         if node.selection_set:
             named = get_named_type(definition.type) if definition else None
             below = self.measure(node.selection_set, named)
-        size = _size(node, definition)
+        size = _size(node, definition, self.sizes)
         items = 1 if size is None else size
         cost, listed = 1 + below.cost + items * below.listed, 0
         if definition and _is_list_of_objects(definition):
@@ -191,19 +204,19 @@ def _is_list_of_objects(definition: GraphQLField) -> bool:
     return is_list_type(type_) and not is_leaf_type(get_named_type(type_))
 
 
-def _size(node: FieldNode, definition: GraphQLField | None) -> int | None:
+def _size(node: FieldNode, definition: GraphQLField | None, sizes: ListSizes) -> int | None:
     """Tell how many items the field's arguments ask for; None where it takes no such argument."""
     if definition is None or not any(name in definition.args for name in _SIZES):
         return None
     given = [argument.value for argument in node.arguments or () if argument.name.value in _SIZES]
     if not given:
-        return DEFAULT_PAGE_SIZE
+        return sizes.default
     [value, *more] = given
     if more:
-        return MAX_PAGE_SIZE
+        return sizes.maximum
     if isinstance(value, IntValueNode):
         number = int(value.value[:9])
-        return number if 0 <= number <= MAX_PAGE_SIZE else MAX_PAGE_SIZE
+        return number if 0 <= number <= sizes.maximum else sizes.maximum
     if isinstance(value, ListValueNode):
         return len(value.values)
-    return MAX_PAGE_SIZE
+    return sizes.maximum

@@ -15,11 +15,11 @@ from starlette.routing import Route
 from strawberry.schema.config import StrawberryConfig
 
 from app.errors import Busy, InvalidInput, NotFound, Unauthenticated
-from app.graphql.documents import Documents
-from app.graphql.execution import Executor
-from app.graphql.http import GraphQLEndpoint, Operations
-from app.graphql.limits import QueryLimits
-from app.graphql.streams import StreamLimits
+from app.graphql_server.complexity import QueryLimits
+from app.graphql_server.documents import Documents
+from app.graphql_server.endpoint import GraphQLEndpoint, Operations
+from app.graphql_server.execution import Executor
+from app.graphql_server.streams import StreamLimits
 from app.http import RequestBounds
 
 GRAPHQL = "application/graphql-response+json"
