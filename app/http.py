@@ -95,23 +95,44 @@ async def read_json(request: Request, max_bytes: int) -> object:
 
 
 def _is_json(content_types: list[str]) -> bool:
-    """Tell whether there is one content type and it is JSON in UTF-8.
+    """Return whether there is one content type and it is JSON in UTF-8.
 
-    A list such as `application/json, text/plain` is refused: what is read as JSON here must not be
-    a type that a browser sends to other origins without a preflight.
+    Parameters other than the charset are ignored, as RFC 8259 section 11 and RFC 9110 section
+    5.6.6 let a recipient do. A list such as `application/json, text/plain` is refused: what is
+    read as JSON here must not be a type that a browser sends to other origins without a preflight.
     """
     if len(content_types) != 1:
         return False
-    media_type, _, parameters = content_types[0].partition(";")
-    return media_type.strip().lower() == JSON and _is_utf8(parameters)
+    media_type, semicolon, rest = content_types[0].partition(";")
+    parameters = _parameters(semicolon + rest)
+    return media_type.strip().lower() == JSON and parameters is not None and _is_utf8(parameters)
 
 
-def _is_utf8(parameters: str) -> bool:
-    """Tell whether media type parameters say nothing but, perhaps, `charset=utf-8`."""
-    return all(
-        parameter.strip().lower() in ("", "charset=utf-8", 'charset="utf-8"')
-        for parameter in parameters.split(";")
-    )
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(
+    rf';[ \t]*(?:(?P<name>{_TOKEN})=(?P<value>{_TOKEN}|"(?:[^"\\]|\\.)*"))?[ \t]*'
+)
+
+
+def _parameters(text: str) -> list[tuple[str, str]] | None:
+    """Return the media type parameters in `; a=b; c="d"`, or None where it is none such.
+
+    Names and values are in lower case, values without quotes (RFC 9110 section 5.6.6).
+    """
+    parameters = []
+    position = 0
+    while position < len(text):
+        if not (found := _PARAMETER.match(text, position)):
+            return None
+        position = found.end()
+        if name := found["name"]:
+            parameters.append((name.lower(), found["value"].strip('"').lower()))
+    return parameters
+
+
+def _is_utf8(parameters: Iterable[tuple[str, str]]) -> bool:
+    """Return whether the media type parameters name no other charset than UTF-8."""
+    return all(value in ("utf-8", "utf8") for name, value in parameters if name == "charset")
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
@@ -168,12 +189,14 @@ def _media_ranges(accept: str) -> Iterable[tuple[str, float]]:
         weight = "1"
         others = []
         for parameter in rest.split(";") if rest else ():
-            name, _, value = parameter.strip().partition("=")
-            if name.lower() == "q":
+            name, _, value = parameter.strip().lower().partition("=")
+            if name == "q":
                 weight = value
-            else:
-                others.append(parameter)
-        if _WEIGHT.match(weight) and _is_utf8(";".join(others)):
+            elif name:
+                others.append((name, value.strip('"')))
+        # A range with a parameter that our types lack names other types (RFC 9110 section 12.5.1).
+        is_ours = all(name == "charset" for name, _ in others) and _is_utf8(others)
+        if _WEIGHT.match(weight) and is_ours:
             yield media_range.strip().lower(), float(weight)
 
 

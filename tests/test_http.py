@@ -35,7 +35,14 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/json ;"],
+    [
+        "application/json; charset=utf-8",
+        'Application/JSON;charset="UTF-8"',
+        "application/json ;",
+        "application/json; charset=UTF8",
+        "application/json; version=1",
+        'application/json; profile="a;charset=utf-16, \\"b\\""; charset=utf-8',
+    ],
 )
 async def test_json_in_utf8_is_accepted(http: httpx2.AsyncClient, content_type: str) -> None:
     response = await http.post(
@@ -56,7 +63,11 @@ async def test_json_in_utf8_is_accepted(http: httpx2.AsyncClient, content_type: 
         ["application/json", "text/plain"],
         ["application/json", "application/json"],
         ["application/json; charset=utf-16"],
-        ["application/json; profile=x"],
+        ["application/json; version=1; charset=latin1"],
+        ["application/json; charset=utf-8; charset=utf-16"],
+        ["application/json; charset"],
+        ['application/json; version="1'],
+        ["application/json; version=1, text/plain"],
         ["application/jsonp"],
     ],
     ids=str,
