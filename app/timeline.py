@@ -118,9 +118,13 @@ class Timeline:
     async def load_revisions(
         self, viewer: Viewer, activities: Sequence[Activity], *, after: int, size: int
     ) -> list[list[Revision]]:
-        """Return revisions of entries that the viewer sees now, which makes all of them visible."""
+        """Return revisions of entries that the viewer sees now; private ones may be withheld."""
         policy.require_read(viewer)
-        return await queries.load_revisions(self.database, activities, after=after, size=size)
+        found = await queries.load_revisions(self.database, activities, after=after, size=size)
+        return [
+            [policy.revision_as_seen(viewer, activity, revision) for revision in revisions]
+            for activity, revisions in zip(activities, found, strict=True)
+        ]
 
     async def load_changes(
         self, viewer: Viewer, ticket_id: UUID, *, after: str | None, size: int

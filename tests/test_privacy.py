@@ -253,6 +253,68 @@ async def test_lists_and_counts_are_as_if_the_hidden_were_deleted(
         assert (hidden[name] == await read(client, ticket_id)) is (name in BLIND), name
 
 
+EVERYTHING = f"""
+query Everything($ticketId: UUID!, $activityId: UUID!, $id: ID!) {{
+  ticketActivity(ticketId: $ticketId, activityId: $activityId) {{ ...activityFields ...past }}
+  node(id: $id) {{ ...activityFields ...past }}
+  ticket(id: $ticketId) {{ activities(filter: {{types: [COMMENT]}}) {{ nodes {{ ...past }} }} }}
+  ticketActivityChanges(ticketId: $ticketId, first: 100) {{
+    nodes {{ changeType activityId changedById ticketActivity {{ ...activityFields ...past }} }}
+  }}
+}}
+fragment past on TicketActivity {{
+  revisions {{ edges {{ node {{ message metadata }} }} nodes {{ message metadata }} }}
+}}
+{ACTIVITY_FIELDS}"""
+
+PRIVATE_PASTS: dict[str, list[JSON]] = {
+    "private from the start": [{"isPrivate": True}, {}],
+    "hidden and edited": [{"isPrivate": False, "message": "open"}, {"isPrivate": True}, {}],
+    "hidden twice": [{"isPrivate": True}, {"isPrivate": False, "message": "open"}, {"isPrivate": True}],
+}
+
+
+async def published(author: Client, ticket_id: str, states: list[JSON]) -> str:
+    """Write an entry through states that say a secret where they say nothing else; publish it."""
+    secret = {"message": "hush", "metadata": {"secret": "hush"}}
+    first, *later = [secret | ({"metadata": {}} if "message" in s else {}) | s for s in states]
+    entry = await author.create_activity(ticket_id, **first)
+    for body in [*later, {"isPrivate": False, "message": "public", "metadata": {}}]:
+        assert (await author.put(ticket_id, entry["id"], body)).status_code == 200
+    return str(entry["id"])
+
+
+@pytest.mark.parametrize("past", PRIVATE_PASTS)
+async def test_what_was_said_in_private_stays_private_when_the_entry_is_public(
+    service: Service, author: Client, past: str
+) -> None:
+    ticket_id = await author.create_ticket()
+    id_ = await published(author, ticket_id, PRIVATE_PASTS[past])
+
+    for name in BLIND | SEEING:
+        client = await viewer(service, author, name)
+        response = await asking(EVERYTHING)(client, ticket_id, id_)
+        assert "errors" not in response.json(), response.text
+        assert ("hush" in response.text) is (name in SEEING), name
+        assert "public" in response.text
+
+
+@pytest.mark.parametrize("past", PRIVATE_PASTS)
+async def test_a_patch_tells_nothing_of_what_was_said_in_private(
+    service: Service, author: Client, past: str
+) -> None:
+    ticket_id = await author.create_ticket()
+    id_ = await published(author, ticket_id, PRIVATE_PASTS[past])
+    moderator = await viewer(service, author, "a moderator without activity:private")
+
+    payload = await moderator.mutate(
+        UPDATE, ticketId=ticket_id, activityId=id_, metadataPatch={"secret": None}
+    )
+
+    assert payload["ticketActivity"]["metadata"] == {}
+    assert payload["ticketActivity"]["updatedById"] == str(author.actor_id), "nothing changed"
+
+
 @pytest.mark.parametrize("name", BLIND)
 async def test_a_filter_by_author_finds_no_private_entry_of_others(
     service: Service, author: Client, entry: JSON, name: str

@@ -1,4 +1,4 @@
-"""`TicketActivity.revisions`: every version of an entry, page by page, to who sees it now."""
+"""`TicketActivity.revisions`: every version of an entry, page by page; private ones withheld."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ query Revisions($ticketId: UUID!, $activityId: UUID!, $first: Int, $after: Strin
     revisions(first: $first, after: $after) {
       edges {
         cursor
-        node { version changeType changedAt changedById message metadata isPrivate }
+        node { version changeType changedAt changedById message metadata isPrivate isWithheld }
       }
-      nodes { version changeType changedAt changedById message metadata isPrivate }
+      nodes { version changeType changedAt changedById message metadata isPrivate isWithheld }
       pageInfo { startCursor endCursor hasNextPage hasPreviousPage }
       totalCount
     }
@@ -119,6 +119,7 @@ async def test_every_version_tells_what_it_held_and_who_made_it(
             "message": message,
             "metadata": metadata,
             "isPrivate": is_private,
+            "isWithheld": False,
         }
         for version, change_type, second, client, message, metadata, is_private in rows
     ]
@@ -232,17 +233,40 @@ async def test_what_was_made_private_shows_its_past_to_who_sees_it_now(
         assert await ask(client, entry) == {"data": {"ticketActivity": None}}
 
 
-async def test_what_was_made_public_shows_its_past_to_everybody(
+@pytest.mark.parametrize("scopes", [[Scope.READ], [Scope.READ, Scope.WRITE, Scope.MODERATE]])
+async def test_what_was_said_in_private_is_withheld_after_it_was_made_public(
+    service: Service, author: Client, entry: JSON, scopes: list[Scope]
+) -> None:
+    viewer = await service.client(*scopes)
+    service.clock.advance(seconds=1)
+    await edit(author, entry, message="hidden", metadata={"secret": 1}, isPrivate=True)
+    await edit(author, entry, message="hidden too")
+    await edit(author, entry, message="shown", metadata={}, isPrivate=False)
+    seen_by_author = (await revisions(author, entry))["nodes"]
+
+    seen = await revisions(viewer, entry)
+
+    withheld = {"message": None, "metadata": {}, "isWithheld": True}
+    assert [node["message"] for node in seen_by_author] == ["1", "hidden", "hidden too", "shown"]
+    assert not any(node["isWithheld"] for node in seen_by_author)
+    assert seen["nodes"] == [
+        node | (withheld if node["isPrivate"] else {}) for node in seen_by_author
+    ]
+    assert [node["isWithheld"] for node in seen["nodes"]] == [False, True, True, False]
+
+
+async def test_what_was_said_in_private_is_shown_to_those_who_see_private_entries(
     service: Service, author: Client, entry: JSON
 ) -> None:
+    confidant = await service.client(Scope.READ, Scope.PRIVATE)
+    same_actor = await service.client(Scope.READ, actor_id=author.actor_id)
     await edit(author, entry, message="hidden", isPrivate=True)
     await edit(author, entry, isPrivate=False)
-    anybody = await service.client(Scope.READ)
 
-    read = await revisions(anybody, entry)
+    read = [await revisions(client, entry) for client in (author, confidant, same_actor)]
 
-    assert [node["isPrivate"] for node in read["nodes"]] == [False, True, False]
-    assert read == await revisions(author, entry)
+    assert [node["message"] for node in read[0]["nodes"]] == ["1", "hidden", "hidden"]
+    assert read[0] == read[1] == read[2]
 
 
 async def test_of_a_deleted_entry_no_revision_is_seen(

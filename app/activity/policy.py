@@ -1,9 +1,10 @@
 """Who may see and change what, and why not. Every door, list, count and feed asks here."""
 
+from dataclasses import replace
 from enum import StrEnum
 from uuid import UUID
 
-from app.activity.state import AUTHORED_TYPES, Activity, ActivityType
+from app.activity.state import AUTHORED_TYPES, Activity, ActivityType, Revision
 from app.auth import Scope, Viewer
 from app.errors import Forbidden, NotFound
 
@@ -44,6 +45,17 @@ def can_see(viewer: Viewer, activity: Activity) -> bool:
 def sees_entry(viewer: Viewer, actor_id: UUID | None, is_private: bool) -> bool:
     """Whether the viewer sees the entries of an actor, private ones or public ones."""
     return not is_private or actor_id == viewer.actor_id or sees_all_private(viewer)
+
+
+def revision_as_seen(viewer: Viewer, activity: Activity, revision: Revision) -> Revision:
+    """Return a revision of an entry that the viewer sees now, without what they may not see.
+
+    What the entry held while it was private stays private when the entry is made public: the
+    number, the time and the actor are shown, the content is not.
+    """
+    if sees_entry(viewer, activity.actor_id, revision.is_private):
+        return revision
+    return replace(revision, message=None, metadata={}, is_withheld=True)
 
 
 def require_visible(

@@ -90,7 +90,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What an activity held from one of its changes to the next: a row of the history."""
+    """What an activity held from one of its changes to the next: a row of the history.
+
+    `is_withheld` is set where the content was private and is not shown to the viewer.
+    """
 
     activity_id: UUID
     version: int
@@ -100,6 +103,7 @@ class Revision:
     message: str | None
     metadata: JSONObject
     is_private: bool
+    is_withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,19 @@ class TicketActivityRevision:
     changed_by_id: UUID | None = strawberry.field(
         description="Who made it; null where no actor did."
     )
-    message: str | None = strawberry.field(description="The text of this version.")
-    metadata: JSONObject = strawberry.field(description="The metadata of this version.")
+    message: str | None = strawberry.field(
+        description="The text of this version; null where it had none or is withheld."
+    )
+    metadata: JSONObject = strawberry.field(
+        description="The metadata of this version; an empty object where it is withheld."
+    )
     is_private: bool = strawberry.field(description="Whether this version was private.")
+    is_withheld: bool = strawberry.field(
+        description=(
+            "Whether `message` and `metadata` are withheld, because this version was private and "
+            "the viewer is neither the author nor has the scope `activity:private`."
+        )
+    )
 
     @classmethod
     def of(cls, revision: Revision) -> "TicketActivityRevision":
@@ -69,6 +79,7 @@ class TicketActivityRevision:
             message=revision.message,
             metadata=JSONObject(revision.metadata),
             is_private=revision.is_private,
+            is_withheld=revision.is_withheld,
         )
 
 

@@ -213,8 +213,8 @@ class TicketActivity(Node):
 
     @strawberry.field(
         description=(
-            "Every version of the entry, the oldest first; whoever sees the entry now sees them "
-            "all."
+            "Every version of the entry, the oldest first. What a version held while the entry was "
+            "private is withheld from those who would not have seen it then."
         )
     )
     async def revisions(

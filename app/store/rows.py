@@ -21,8 +21,11 @@ TOKEN: Table = _table(models.AccessToken)
 
 
 def _columns(table: Table, value: type[Any]) -> tuple[Column[Any], ...]:
-    """The columns in the order of a value's fields, so that `Value(*row)` reads a row."""
-    return tuple(table.c[field.name] for field in fields(value))
+    """The columns in the order of a value's fields, so that `Value(*row)` reads a row.
+
+    Fields that no column holds come last and have a default.
+    """
+    return tuple(table.c[field.name] for field in fields(value) if field.name in table.c)
 
 
 TICKET_COLUMNS = _columns(TICKET, Ticket)
