@@ -270,7 +270,11 @@ fragment past on TicketActivity {{
 PRIVATE_PASTS: dict[str, list[JSON]] = {
     "private from the start": [{"isPrivate": True}, {}],
     "hidden and edited": [{"isPrivate": False, "message": "open"}, {"isPrivate": True}, {}],
-    "hidden twice": [{"isPrivate": True}, {"isPrivate": False, "message": "open"}, {"isPrivate": True}],
+    "hidden twice": [
+        {"isPrivate": True},
+        {"isPrivate": False, "message": "open"},
+        {"isPrivate": True},
+    ],
 }
 
 
