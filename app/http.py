@@ -108,9 +108,9 @@ def _is_json(content_types: list[str]) -> bool:
     return media_type.strip().lower() == JSON and parameters is not None and _is_utf8(parameters)
 
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER = re.compile(
-    rf';[ \t]*(?:(?P<name>{_TOKEN})=(?P<value>{_TOKEN}|"(?:[^"\\]|\\.)*"))?[ \t]*'
+    rf';[ \t]*(?:(?P<name>{_TCHARS})=(?P<value>{_TCHARS}|"(?:[^"\\]|\\.)*"))?[ \t]*'
 )
 
 
