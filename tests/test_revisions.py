@@ -246,7 +246,7 @@ async def test_what_was_said_in_private_is_withheld_after_it_was_made_public(
 
     seen = await revisions(viewer, entry)
 
-    withheld = {"message": None, "metadata": {}, "isWithheld": True}
+    withheld: JSON = {"message": None, "metadata": {}, "isWithheld": True}
     assert [node["message"] for node in seen_by_author] == ["1", "hidden", "hidden too", "shown"]
     assert not any(node["isWithheld"] for node in seen_by_author)
     assert seen["nodes"] == [
