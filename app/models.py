@@ -70,15 +70,27 @@ class Ticket(SQLModel, table=True):
     merged_into_id: UUID | None = Field(default=None, foreign_key="ticket.id")
 
 
+class Node(SQLModel, table=True):
+    """Every id in use, of a ticket or of an entry, with the ticket it belongs to.
+
+    One id names one thing. A ticket belongs to itself.
+    """
+
+    __tablename__: ClassVar[str] = "node"
+    __table_args__ = _WITHOUT_ROWID
+
+    id: UUID = Field(primary_key=True)
+    ticket_id: UUID = Field(foreign_key="ticket.id")
+
+
 class TicketActivity(SQLModel, table=True):
-    """The entries as they are now. `id` is unique over all tickets, so that `node` can find it.
+    """The entries as they are now.
 
     A deleted entry stays as a tombstone: its id is in use, and its history goes on naming it.
     """
 
     __tablename__: ClassVar[str] = "ticket_activity"
     __table_args__ = (
-        Index("uq_ticket_activity_id", "id", unique=True),
         _listed_index("ix_ticket_activity_created", "ticket_id", "created_at", "id"),
         _listed_index("ix_ticket_activity_updated", "ticket_id", "updated_at", "id"),
         _WITHOUT_ROWID,

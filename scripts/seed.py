@@ -155,6 +155,10 @@ async def store(
     await connection.execute(
         insert(rows.ACTIVITY), final_activity_rows(changes, size=size, begin=begin)
     )
+    await connection.execute(
+        insert(rows.NODE),
+        [{"id": id_, "ticket_id": one.ticket.id} for one in changes for id_ in one.new_ids],
+    )
     await connection.execute(insert(rows.CHANGE), [rows.change_row(one) for one in changes])
 
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -30,6 +31,11 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     anyio.run(run)
     return file
+
+
+def copy_of(migrated_file: Path, folder: Path) -> Path:
+    """Return a database file of its own in a folder that later copies may share."""
+    return Path(shutil.copy(migrated_file, folder / f"{uuid4()}.db"))
 
 
 @pytest.fixture

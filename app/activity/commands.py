@@ -1,7 +1,7 @@
 """What a caller asks for, as frozen values: the doors build them, `decide` carries them out.
 
-`check` refuses what can be told wrong without the database; `ticket_ids` and `activity_ids` are
-the rows the decision looks at, `creates` is the activity it would add.
+`check` refuses what can be told wrong without the database; `ticket_ids` and `keys` name the
+tickets and activities the decision looks at, `new_ids` the ids it would bring into use.
 ABSENT stands for an argument not given, None for null.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid5
 
 from app.activity.input_limits import InputLimits, check_json_object, check_message
-from app.activity.state import ABSENT, AbsentType, ActivityType
+from app.activity.state import ABSENT, AbsentType, ActivityType, Key
 from app.activity.values import JSONObject, parse_uuid
 from app.errors import InvalidInput
 
@@ -36,17 +36,16 @@ class CreateTicket:
         )
 
     @property
-    def creates(self) -> UUID | None:
-        return self.entry.creates
+    def new_ids(self) -> set[UUID]:
+        return {self.ticket_id, self.entry.activity_id}
 
     @property
     def ticket_ids(self) -> set[UUID]:
         return {self.ticket_id}
 
     @property
-    def activity_ids(self) -> set[UUID]:
-        """The ticket's own id too: one id never names two things (`node` relies on it)."""
-        return {self.ticket_id, self.entry.activity_id}
+    def keys(self) -> set[Key]:
+        return self.entry.keys
 
     def check(self, limits: InputLimits) -> None:
         check_message(self.message, limits)
@@ -72,17 +71,17 @@ class CreateActivity:
         return merge_target(self.metadata) if is_merge else None
 
     @property
-    def creates(self) -> UUID | None:
-        return self.activity_id
+    def new_ids(self) -> set[UUID]:
+        return {self.activity_id}
 
     @property
     def ticket_ids(self) -> set[UUID]:
         target = self.merge_target
-        return {self.ticket_id, self.activity_id} | ({target} if target else set())
+        return {self.ticket_id} | ({target} if target else set())
 
     @property
-    def activity_ids(self) -> set[UUID]:
-        return {self.activity_id}
+    def keys(self) -> set[Key]:
+        return {(self.ticket_id, self.activity_id)}
 
     def check(self, limits: InputLimits) -> None:
         check_message(self.message, limits)
@@ -107,7 +106,31 @@ class CreateActivity:
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateActivity:
+class _Existing:
+    """What names one existing entry."""
+
+    ticket_id: UUID
+    activity_id: UUID
+
+    @property
+    def key(self) -> Key:
+        return self.ticket_id, self.activity_id
+
+    @property
+    def new_ids(self) -> set[UUID]:
+        return set()
+
+    @property
+    def ticket_ids(self) -> set[UUID]:
+        return {self.ticket_id}
+
+    @property
+    def keys(self) -> set[Key]:
+        return {self.key}
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateActivity(_Existing):
     """`metadata` replaces the whole object, `metadata_patch` is merged into it (RFC 7396).
 
     `expected_versions` are the versions the caller would overwrite; None stands for any.
@@ -115,25 +138,11 @@ class UpdateActivity:
     `check` refuses.
     """
 
-    ticket_id: UUID
-    activity_id: UUID
     message: str | AbsentType | None = ABSENT
     metadata: JSONObject | AbsentType | None = ABSENT
     metadata_patch: JSONObject | AbsentType | None = ABSENT
     is_private: bool | AbsentType | None = ABSENT
     expected_versions: frozenset[int] | None = None
-
-    @property
-    def creates(self) -> UUID | None:
-        return None
-
-    @property
-    def ticket_ids(self) -> set[UUID]:
-        return {self.ticket_id}
-
-    @property
-    def activity_ids(self) -> set[UUID]:
-        return {self.activity_id}
 
     def check(self, limits: InputLimits) -> None:
         if self.message is not ABSENT:
@@ -155,24 +164,10 @@ class UpdateActivity:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteActivity:
+class DeleteActivity(_Existing):
     """`expected_versions` are the versions the caller would delete; None stands for any."""
 
-    ticket_id: UUID
-    activity_id: UUID
     expected_versions: frozenset[int] | None = None
-
-    @property
-    def creates(self) -> UUID | None:
-        return None
-
-    @property
-    def ticket_ids(self) -> set[UUID]:
-        return {self.ticket_id}
-
-    @property
-    def activity_ids(self) -> set[UUID]:
-        return {self.activity_id}
 
     def check(self, limits: InputLimits) -> None:
         """Every such command is well formed."""

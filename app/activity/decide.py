@@ -65,7 +65,7 @@ def _update_activity(
     state: State, command: UpdateActivity, viewer: Viewer, now: datetime, limits: InputLimits
 ) -> Outcome:
     activity = policy.require_visible(
-        viewer, command.ticket_id, command.activity_id, state.activities.get(command.activity_id)
+        viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
     )
     policy.require_update(viewer, activity)
     _require_version(command, activity)
@@ -87,7 +87,7 @@ def _delete_activity(
     state: State, command: DeleteActivity, viewer: Viewer, now: datetime
 ) -> Outcome:
     activity = policy.require_visible(
-        viewer, command.ticket_id, command.activity_id, state.activities.get(command.activity_id)
+        viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
     )
     policy.require_update(viewer, activity)
     _require_version(command, activity)
@@ -157,7 +157,7 @@ def _create_activity(
     if ticket is None:
         raise NotFound(f"There is no ticket {command.ticket_id}.", path=("ticketId",))
     created = _new_activity(command, viewer, now)
-    if command.activity_id in state.activities or command.activity_id in state.tickets:
+    if not state.ids_in_use.isdisjoint(command.new_ids):
         return _retried(state, created)
     if command.activity_type is ActivityType.MERGED_INTO:
         ticket = replace(ticket, merged_into_id=_merge_target(state, command))
@@ -167,7 +167,7 @@ def _create_activity(
 def _create_ticket(state: State, command: CreateTicket, viewer: Viewer, now: datetime) -> Outcome:
     policy.require_create_ticket(viewer)
     created = _new_activity(command.entry, viewer, now)
-    if command.ticket_id in state.tickets or command.ticket_id in state.activities:
+    if not state.ids_in_use.isdisjoint(command.new_ids):
         return _retried(state, created)
     return _added(Ticket(command.ticket_id, now, last_seq=0, merged_into_id=None), created)
 
@@ -191,8 +191,8 @@ def _new_activity(command: CreateActivity, viewer: Viewer, now: datetime) -> Act
 
 def _retried(state: State, created: Activity) -> Outcome:
     """Answer a creation under an id in use: the same one again is a safe retry."""
-    existing = state.activities.get(created.id)
-    original = state.originals.get(created.id)
+    existing = state.activities.get(created.key)
+    original = state.originals.get(created.key)
     if existing and original and _is_same_creation(existing, original, created):
         return Outcome(state.tickets[existing.ticket_id], existing, None)
     raise IdTaken("The id is in use with other content.", path=("id",))

@@ -69,6 +69,10 @@ class Activity:
     updated_by_id: UUID | None
     deleted_at: datetime | None = None
 
+    @property
+    def key(self) -> "Key":
+        return self.ticket_id, self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -86,6 +90,17 @@ class Change:
     @property
     def seq(self) -> int:
         return self.ticket.last_seq
+
+    @property
+    def creates_ticket(self) -> bool:
+        return self.seq == 1
+
+    @property
+    def new_ids(self) -> set[UUID]:
+        """The ids that are in use from this change on."""
+        if self.change_type is not ChangeType.ADDED:
+            return set()
+        return {self.activity.id} | ({self.ticket.id} if self.creates_ticket else set())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +130,35 @@ class Original:
     is_private: bool
 
 
-@dataclass(frozen=True, slots=True)
+Key = tuple[UUID, UUID]
+"""What identifies an activity: the id of its ticket, then its own."""
+
+
+@dataclass(slots=True)
 class State:
-    """All that the commands of one unit of work name, as it stands inside the transaction."""
+    """All that the commands of one unit of work name, as it stands inside the transaction.
+
+    `ids_in_use` are those of the ids named for creation that a ticket or an entry already has.
+    """
 
     tickets: dict[UUID, Ticket]
-    activities: dict[UUID, Activity]
-    originals: dict[UUID, Original]
+    activities: dict[Key, Activity]
+    originals: dict[Key, Original]
+    ids_in_use: set[UUID]
 
     def apply(self, change: Change) -> None:
-        """Let the decisions after this one see what it changed."""
+        """Let the decisions after this one see what it changed.
+
+        Raises ValueError for a creation under an id in use, before anything is applied: storing it
+        would overwrite a row.
+        """
         activity = change.activity
-        self.tickets[change.ticket.id] = change.ticket
-        self.activities[activity.id] = activity
         if change.change_type is ChangeType.ADDED:
-            self.originals[activity.id] = Original(
+            if not self.ids_in_use.isdisjoint(change.new_ids):
+                raise ValueError("a decision created what exists already")
+            self.ids_in_use |= change.new_ids
+            self.originals[activity.key] = Original(
                 activity.message, activity.metadata, activity.is_private
             )
+        self.tickets[change.ticket.id] = change.ticket
+        self.activities[activity.key] = activity

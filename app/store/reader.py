@@ -13,8 +13,15 @@ from app.store.database import Database
 _TICKETS = select(*rows.TICKET_COLUMNS).where(
     rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
 )
-_ACTIVITIES = select(*rows.ACTIVITY_COLUMNS).where(
-    rows.ACTIVITY.c.id.in_(bindparam("ids", expanding=True))
+_ACTIVITIES = (
+    select(*rows.ACTIVITY_COLUMNS)
+    .join_from(
+        rows.NODE,
+        rows.ACTIVITY,
+        (rows.ACTIVITY.c.ticket_id == rows.NODE.c.ticket_id)
+        & (rows.ACTIVITY.c.id == rows.NODE.c.id),
+    )
+    .where(rows.NODE.c.id.in_(bindparam("ids", expanding=True)))
 )
 
 

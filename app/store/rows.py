@@ -15,6 +15,7 @@ def _table(model: type[SQLModel]) -> Table:
 
 
 TICKET: Table = _table(models.Ticket)
+NODE: Table = _table(models.Node)
 ACTIVITY: Table = _table(models.TicketActivity)
 CHANGE: Table = _table(models.TicketActivityChange)
 TOKEN: Table = _table(models.AccessToken)

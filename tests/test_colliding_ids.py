@@ -1,0 +1,136 @@
+"""Ids of tickets and entries are one space, however commands that claim them are batched."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.activity.commands import (
+    Command,
+    CreateActivity,
+    CreateTicket,
+    DeleteActivity,
+    UpdateActivity,
+)
+from app.activity.decide import Outcome
+from app.activity.state import ActivityType
+from app.auth import Scope, Viewer
+from app.errors import UserError
+from app.main import create_timeline, running
+from app.settings import Settings
+from tests.conftest import copy_of
+from tests.support.service import CREATE_ACTIVITY, CREATE_TICKET, Clock, Service
+
+ADA = Viewer(UUID(int=1), "Ada", frozenset(Scope), "test")
+TICKETS = [UUID(f"0190a3f0-0000-7000-8000-00000000000{number}") for number in range(3)]
+OPENING_ENTRIES = [CreateTicket(id_, None, {}).entry.activity_id for id_ in TICKETS]
+IDS = [*TICKETS, *OPENING_ENTRIES, UUID("0190a3f0-0000-7000-8000-00000000000f")]
+
+ids, ticket_ids = st.sampled_from(IDS), st.sampled_from(TICKETS)
+messages = st.sampled_from([None, "one", "two"])
+commands: st.SearchStrategy[Command] = st.one_of(
+    st.builds(CreateTicket, ticket_ids | ids, messages, st.just({})),
+    st.builds(
+        CreateActivity,
+        ticket_ids | ids,
+        ids,
+        st.just(ActivityType.COMMENT),
+        messages,
+        st.just({}),
+        st.just(False),
+        st.none(),
+    ),
+    st.builds(UpdateActivity, ticket_ids | ids, ids, messages),
+    st.builds(DeleteActivity, ticket_ids | ids, ids),
+)
+
+
+def tables(file: Path) -> dict[str, list[Any]]:
+    with closing(sqlite3.connect(file)) as connection:
+        return {
+            name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr)  # noqa: S608
+            for name in ("node", "ticket", "ticket_activity", "ticket_activity_change")
+        }
+
+
+def summary(outcome: Outcome | BaseException) -> object:
+    if isinstance(outcome, Outcome):
+        return outcome
+    assert isinstance(outcome, UserError), repr(outcome)
+    return outcome.code, outcome.path
+
+
+async def carry_out(
+    file: Path, sequence: Sequence[Command], batch_size: int
+) -> tuple[list[object], dict[str, list[Any]]]:
+    """Submit all at once to a writer whose batches hold that many; return outcomes and tables."""
+    wanted = Settings(database_url=f"sqlite+aiosqlite:///{file}", write_batch_size=batch_size)
+    timeline = create_timeline(wanted, Clock())
+    async with running(timeline):
+        outcomes = await asyncio.gather(
+            *(timeline.submit(ADA, command) for command in sequence), return_exceptions=True
+        )
+    return [summary(outcome) for outcome in outcomes], tables(file)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(sequence=st.lists(commands, min_size=2, max_size=12))
+async def test_any_commands_lead_to_the_same_however_they_are_batched(
+    migrated_file: Path, tmp_path: Path, sequence: list[Command]
+) -> None:
+    found = [
+        await carry_out(copy_of(migrated_file, tmp_path), sequence, batch_size)
+        for batch_size in (len(sequence), 3, 1)
+    ]
+
+    assert found[0] == found[1] == found[2]
+    state = found[0][1]
+    owners = [row[0] for row in state["node"]]
+    stored = [row[0] for row in state["ticket"]] + [row[1] for row in state["ticket_activity"]]
+    assert sorted(owners) == sorted(stored)
+    assert len(set(stored)) == len(stored)
+
+
+async def test_the_opening_entry_of_a_ticket_cannot_take_the_id_of_another_entry(
+    service: Service,
+) -> None:
+    author = await service.client()
+    ticket_id = await author.create_ticket()
+    contested, other = OPENING_ENTRIES[0], TICKETS[0]
+
+    created, refused = await asyncio.gather(
+        author.mutate(
+            CREATE_ACTIVITY, ticketId=ticket_id, id=str(contested), activityType="COMMENT"
+        ),
+        author.mutate(CREATE_TICKET, id=str(other)),
+    )
+    again = await author.mutate(CREATE_TICKET, id=str(other))
+
+    assert created["userErrors"] == []
+    assert await author.find(ticket_id, contested) == created["ticketActivity"]
+    for payload in (refused, again):
+        [error] = payload["userErrors"]
+        assert (error["code"], error["path"]) == ("ID_TAKEN", ["input", "id"])
+    assert [seq for seq, *_ in await service.history(ticket_id)] == [1, 2]
+
+
+async def test_an_entry_cannot_take_the_id_of_a_ticket(service: Service) -> None:
+    author = await service.client()
+    ticket_id = await author.create_ticket()
+
+    payload = await author.mutate(
+        CREATE_ACTIVITY, ticketId=ticket_id, id=ticket_id, activityType="COMMENT"
+    )
+
+    [error] = payload["userErrors"]
+    assert (error["code"], error["path"]) == ("ID_TAKEN", ["input", "id"])
