@@ -23,6 +23,7 @@ from app.errors import (
     UnsupportedMediaType,
     UriTooLong,
 )
+from app.numerals import parse_decimal
 
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
@@ -38,7 +39,7 @@ def _refuse_constant(name: str) -> None:
     raise InvalidInput(f"{name} is not JSON.")
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_decimal)
 # Only trees are ever encoded, so nothing needs to look for circles.
 _encoder = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -58,7 +59,8 @@ def encode_json(value: object) -> bytes:
 def parse_json(text: str, subject: str) -> object:
     """Parse strict JSON (RFC 8259); `subject` names the text in the InvalidInput raised.
 
-    An integer or a nesting that Python can hold passes: the domain has its own bounds.
+    An integer or a nesting that Python can hold passes: the domain has its own bounds. A decimal
+    that a float may have rounded is a WrittenFloat.
     """
     if text.startswith("\ufeff"):
         raise InvalidInput(f"{subject} starts with a byte order mark, which is not JSON.")

@@ -7,7 +7,7 @@ import app
 
 ROOT = Path(app.__file__).parent
 FLOORS = [
-    {"app.errors", "app.settings"},
+    {"app.errors", "app.numerals", "app.settings"},
     {"app.auth"},
     {"app.activity"},
     {"app.models"},

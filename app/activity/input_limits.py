@@ -7,6 +7,7 @@ from typing import Any
 
 from app.activity.values import dump_json
 from app.errors import InvalidInput
+from app.numerals import is_rounded
 
 Location = tuple[str | int, ...]
 
@@ -79,6 +80,8 @@ def _fault_in(value: object) -> str | None:
             return "is an integer beyond 64 bits"
         case float() if not math.isfinite(value):
             return "is not a finite number"
+        case float() if is_rounded(value):
+            return f"is a number that a 64-bit float cannot hold: it would become {value!r}"
     return None
 
 

@@ -5,13 +5,21 @@ from typing import Any, NewType
 from uuid import UUID
 
 import strawberry
+from graphql import ValueNode
 from strawberry.types.scalar import ScalarDefinition
 
 from app.activity import values
 from app.activity.values import UUID_PATTERN, format_datetime, parse_datetime, parse_uuid
 from app.errors import InvalidInput
+from app.graphql.literals import parse_json_literal
 
 JSONObject = NewType("JSONObject", dict[str, Any])
+
+
+def _parse_json_object_literal(
+    node: ValueNode, variables: dict[str, Any] | None = None
+) -> values.JSONObject:
+    return _parse_json_object(parse_json_literal(node, variables))
 
 
 def _parse_json_object(value: object) -> values.JSONObject:
@@ -45,12 +53,14 @@ SCALARS: dict[object, ScalarDefinition] = {
     JSONObject: strawberry.scalar(
         name="JSONObject",
         description=(
-            "A JSON object, never a bare value. Integers stay within 64 bits; there is no NaN and "
-            "no Infinity; strings hold no NUL and no half surrogate pairs. What is accepted comes "
-            "back as the same JSON value."
+            "A JSON object, never a bare value. Integers stay within 64 bits; a decimal that a "
+            "64-bit float would round is refused; there is no NaN and no Infinity; strings hold "
+            "no NUL and no half surrogate pairs. What is accepted comes back as the same JSON "
+            "value."
         ),
         serialize=dict,
         parse_value=_parse_json_object,
+        parse_literal=_parse_json_object_literal,
         specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
     ),
 }
