@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import FrameType
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -22,8 +22,8 @@ from starlette.applications import Starlette
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from app.activity.values import format_datetime, parse_uuid, utc_now
-from app.auth import Scope, Token
-from app.demo import ADA, PRINTER, DemoClock, demo_hints, load_demo
+from app.auth import Scope, Token, Viewer
+from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
 from app.errors import InvalidInput
 from app.graphql.schema import print_schema
 from app.graphql_server.documents import ManifestUnusable
@@ -74,8 +74,8 @@ def serve(options: argparse.Namespace) -> None:
     create_app(settings)  # what is wrong with the settings ends the start here
     listener = _listen(settings)
     asyncio.run(_prepare_database(settings))
-    if options.demo and (token := asyncio.run(_prepare_demo(settings))):
-        print(demo_hints(settings, listener.getsockname()[1], token.text), flush=True)
+    if options.demo and (tokens := asyncio.run(_prepare_demo(settings))):
+        print(demo_hints(settings, listener.getsockname()[1], *tokens), flush=True)
     config = uvicorn.Config(
         "app.cli:create_served_app",
         factory=True,
@@ -231,28 +231,31 @@ async def _with_database(
         await database.close()
 
 
-async def _prepare_demo(settings: Settings) -> Token | None:
-    """Load the demo into an empty database; issue a token where the demo is what it holds."""
+async def _prepare_demo(settings: Settings) -> list[str]:
+    """Load the demo into an empty database; return tokens where the demo is what it holds."""
     now = utc_now()
-
-    async def issue(database: Database) -> Token | None:
-        [ticket] = await load_tickets(database, [PRINTER])
-        if ticket is None:
-            return None
-        return await create_token(
-            database,
-            name="demo",
-            actor_id=ADA.actor_id,
-            scopes=Scope,
-            created_at=now,
-            expires_at=now + _DEMO_TOKEN_LIFE,
-        )
-
     if not await _with_database(settings, has_tickets):
         timeline = create_timeline(settings, DemoClock(now))
         async with running(timeline):
             await load_demo(timeline)
+
+    async def issue(database: Database) -> list[str]:
+        [ticket] = await load_tickets(database, [PRINTER])
+        viewers = (ADA, ALAN) if ticket else ()
+        return [(await _demo_token(database, viewer, now)).text for viewer in viewers]
+
     return await _with_database(settings, issue)
+
+
+async def _demo_token(database: Database, viewer: Viewer, now: datetime) -> Token:
+    return await create_token(
+        database,
+        name=f"{viewer.name} (demo)",
+        actor_id=viewer.actor_id,
+        scopes=viewer.scopes,
+        created_at=now,
+        expires_at=now + _DEMO_TOKEN_LIFE,
+    )
 
 
 def _token_line(row: AccessToken) -> str:

@@ -1,4 +1,4 @@
-"""A small timeline to try the service on: two tickets, two agents, entries of all seven types."""
+"""A small timeline to try the service on: two tickets, two authors, entries of all seven types."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,6 +21,7 @@ NETWORK: Final = demo_id(2)
 COMMENT: Final = demo_id(101)
 ADA: Final = Viewer(demo_id(901), "Ada", frozenset(Scope), "demo")
 GRACE: Final = Viewer(demo_id(902), "Grace", frozenset(Scope), "demo")
+ALAN: Final = Viewer(demo_id(903), "Alan", frozenset({Scope.READ, Scope.WRITE}), "demo")
 
 
 def _entry(
@@ -117,12 +118,15 @@ async def load_demo(timeline: Timeline) -> None:
         await timeline.submit(viewer, command)
 
 
-def demo_hints(settings: Settings, port: int, token: str) -> str:
-    """Return what to paste first: the GraphiQL address and the same update through both doors."""
+def demo_hints(settings: Settings, port: int, token: str, token_of_alan: str) -> str:
+    """Return what to paste first: GraphiQL as two viewers, and one update through both doors."""
     origin = f"http://{settings.host}:{port}"
     return f"""\
-GraphiQL
+GraphiQL as Ada, who may do everything
   {origin}/graphql#token={token}
+
+GraphiQL as Alan, who sees no private entries; open it in a second window
+  {origin}/graphql#token={token_of_alan}
 
 REST
   curl --request PUT \\

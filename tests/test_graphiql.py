@@ -1,5 +1,6 @@
 """GraphiQL: what a browser gets without a token, and that nothing comes from elsewhere."""
 
+import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -14,7 +15,9 @@ from tests.support.service import Service, start
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; font-src data:; img-src data:; "
+    "default-src 'none'; script-src 'self'; "
+    "style-src 'self' 'sha256-Y/huXlwoYkVyQlxwSVcCi1RCDGDCSVBzDt0hYP9qlTc='; "
+    "font-src data:; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 CONTENT_TYPES = {
@@ -152,6 +155,14 @@ async def test_our_files_name_no_other_host(service: Service) -> None:
     assert "eval(" not in script
     assert "@import" not in style
     assert "url(" not in style
+
+
+async def test_the_examples_fit_the_editor_of_a_window_of_1400_pixels(service: Service) -> None:
+    script = (await asset_named(service, "page.js")).text
+    examples = re.findall(r"^const [A-Z]+ = `([^`]*)`;$", script, re.MULTILINE)
+
+    assert len(examples) == 3
+    assert max(len(line) for example in examples for line in example.splitlines()) <= 58
 
 
 async def test_every_file_the_page_names_is_served(service: Service) -> None:

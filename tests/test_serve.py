@@ -2,19 +2,24 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from uuid import uuid5
 
 import httpx2
 import pytest
+from graphql import build_schema, parse, validate
 
 from app.activity.state import ActivityType
 from app.demo import COMMENT, PRINTER, demo_id
 from tests.support.process import ROOT, environment, serve
+
+SDL = ROOT / "schema.graphql"
 
 ENTRIES = """
 query($ids: [ID!]!) {
@@ -60,6 +65,34 @@ def test_the_demo_has_entries_of_all_types_public_and_private(tmp_path: Path) ->
     assert {entry["activityType"] for entry in entries} == {kind.name for kind in ActivityType}
     assert {entry["isPrivate"] for entry in entries} == {True, False}
     assert len({entry["actorId"] for entry in entries}) == 2
+
+
+def test_the_examples_of_graphiql_show_two_viewers_what_each_may_see(tmp_path: Path) -> None:
+    with serve(tmp_path / "demo.db") as process:
+
+        def run_example(name: str, token: str) -> Any:
+            response = httpx2.post(
+                f"{process.origin}/graphql",
+                json={"query": examples[name], "variables": {"message": "Changed."}},
+                headers={"Authorization": f"Bearer {token}"},
+            )
+            return response.json()
+
+        page = httpx2.get(f"{process.origin}/graphiql/page/page.js")
+        examples = dict(re.findall(r"^const ([A-Z]+) = `([^`]*)`;$", page.text, re.MULTILINE))
+        ada, alan = process.token, process.token_without_private
+        read = [run_example("READ", token)["data"] for token in (ada, alan)]
+        updated = [run_example("UPDATE", token)["data"] for token in (ada, alan)]
+
+    assert examples.keys() == {"READ", "UPDATE", "FOLLOW"}
+    assert not validate(build_schema(SDL.read_text()), parse(examples["FOLLOW"]))
+    assert [data["viewer"]["name"] for data in read] == ["Ada (demo)", "Alan (demo)"]
+    seen = [data["ticket"]["activities"]["nodes"] for data in read]
+    assert [sum(entry["isPrivate"] for entry in entries) for entries in seen] == [2, 0]
+    assert [data["ticket"]["activities"]["totalCount"] for data in read] == [8, 6]
+    [by_ada, by_alan] = [data["updateTicketActivity"] for data in updated]
+    assert by_ada["ticketActivity"]["message"] == "Changed."
+    assert [error["code"] for error in by_alan["userErrors"]] == ["FORBIDDEN"]
 
 
 def test_a_second_start_keeps_the_data(tmp_path: Path) -> None:

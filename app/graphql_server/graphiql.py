@@ -19,13 +19,17 @@ _VENDOR_PATH = f"/graphiql/{version(_WHEEL)}"
 
 _TEMPLATE = Path(__file__).with_name("static") / "graphiql.html"
 
+# The style element that GraphiQL's dialogs add (react-remove-scroll), always the same in a page
+# without margins and scroll bars (page.css).
+_DIALOG_STYLE = "'sha256-Y/huXlwoYkVyQlxwSVcCi1RCDGDCSVBzDt0hYP9qlTc='"
+
 # The page may run and load its own origin's files, and nothing else; GraphiQL's style sheet
 # carries its fonts and a few images in itself, as data.
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self'",
+        f"style-src 'self' {_DIALOG_STYLE}",
         "font-src data:",
         "img-src data:",
         "connect-src 'self'",

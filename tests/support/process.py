@@ -26,7 +26,12 @@ class Process:
 
     @property
     def token(self) -> str:
+        """The token that may do everything."""
         return self._found(r"#token=(\S+)")
+
+    @property
+    def token_without_private(self) -> str:
+        return self._found(r"sees no private entries.*\n.*#token=(\S+)")
 
     @property
     def curls(self) -> list[str]:

@@ -2,44 +2,43 @@
 "use strict";
 
 const READ = `# Click the play button, or press Ctrl-Enter in here.
-# It reads one comment of the demo data, and who you are to the service.
-# The book on the left opens the docs; Ctrl-Space completes what you type.
-query ReadActivity {
+# Reads a ticket's timeline, as far as you may see it.
+# The book on the left opens the documentation.
+query ReadTicket {
   viewer {
-    actorId
     name
     scopes
   }
-  ticketActivity(
-    ticketId: "019320a4-0000-7000-8000-000000000001"
-    activityId: "019320a4-0000-7000-8000-000000000101"
-  ) {
-    id
-    activityType
-    isPrivate
-    createdAt
-    message
-    metadata
-    version
-    isEdited
-    viewerCanUpdate
+  ticket(id: "019320a4-0000-7000-8000-000000000001") {
+    activities(first: 10) {
+      totalCount
+      nodes {
+        id
+        activityType
+        message
+        isPrivate
+        version
+        viewerCanUpdate
+      }
+    }
   }
 }
 `;
 
-const UPDATE = `# Edits the comment that the first tab reads.
-# A field left out of the input keeps its value; message: null clears the text.
-# Add expectedVersion to change it only if nobody else did since you read it.
-mutation UpdateActivity {
+const UPDATE = `# Edits a comment of that timeline. Where you give no
+# $message, the page sends one with the time in it.
+# Add isPrivate: true to hide the comment from others.
+mutation UpdateActivity($message: String) {
   updateTicketActivity(
     input: {
       ticketId: "019320a4-0000-7000-8000-000000000001"
       activityId: "019320a4-0000-7000-8000-000000000101"
-      message: "Edited in GraphiQL."
+      message: $message
     }
   ) {
     ticketActivity {
       message
+      isPrivate
       version
     }
     userErrors {
@@ -51,14 +50,19 @@ mutation UpdateActivity {
 }
 `;
 
-const FOLLOW = `# Follows the ticket: run it, then run the second tab beside it.
+const FOLLOW = `# Shows each change of the ticket as it happens. Click
+# play here, and run UpdateActivity in another window:
+# GraphiQL ends a subscription when you change tabs.
 subscription FollowTicket {
-  ticketActivityChanges(ticketId: "019320a4-0000-7000-8000-000000000001") {
+  ticketActivityChanges(
+    ticketId: "019320a4-0000-7000-8000-000000000001"
+  ) {
     changeType
     activityId
     changedAt
     ticketActivity {
       message
+      isPrivate
       version
     }
     cursor
@@ -67,30 +71,39 @@ subscription FollowTicket {
 `;
 
 // All state, the token with it, lives in sessionStorage: it survives a reload and ends with the
-// browser's tab. localStorage would keep the token on disk, in GraphiQL's history.
+// browser's tab. localStorage would keep the token on disk.
 const storage = window.sessionStorage;
 const TOKEN = "token";
-const TABS = "graphiql:tabState";
-const HEADERS = "graphiql:headers";
+const SECOND_WINDOW = "#second-window";
+const UNAUTHORIZED = "4401"; // the close code of a WebSocket whose token is not valid any more
 
-const headersFor = (token) => JSON.stringify({ Authorization: `Bearer ${token}` }, null, 2);
-
-function useToken(token) {
-  storage.setItem(TOKEN, token);
-  const tabs = storage.getItem(TABS);
-  if (tabs === null) return;
-  // Tabs of an earlier visit keep their text and get the new token.
-  const replaced = (key, value) => (key === "headers" ? headersFor(token) : value);
-  storage.setItem(TABS, JSON.stringify(JSON.parse(tabs, replaced)));
-  storage.setItem(HEADERS, headersFor(token));
+function dropHash() {
+  // Neither the history nor a copied address is to carry the token.
+  history.replaceState(null, "", location.pathname + location.search);
 }
 
 function takeTokenFromAddress() {
   const token = new URLSearchParams(location.hash.slice(1)).get(TOKEN);
   if (!token) return false;
-  useToken(token);
-  // Neither the history nor a copied address is to carry the token.
-  history.replaceState(null, "", location.pathname + location.search);
+  storage.setItem(TOKEN, token);
+  dropHash();
+  return true;
+}
+
+// The new window starts with a copy of this one's sessionStorage, and so with the token.
+function openSecondWindow() {
+  const { availLeft = 0, availTop = 0, availWidth, availHeight } = screen;
+  const width = Math.round(availWidth / 2);
+  const place = `left=${availLeft + width},top=${availTop},width=${width},height=${availHeight}`;
+  window.open(location.pathname + location.search + SECOND_WINDOW, "", `popup,${place}`);
+}
+
+function isSecondWindow() {
+  if (location.hash !== SECOND_WINDOW) return false;
+  const token = storage.getItem(TOKEN);
+  storage.clear(); // the tabs of the first window
+  if (token !== null) storage.setItem(TOKEN, token);
+  dropHash();
   return true;
 }
 
@@ -102,38 +115,73 @@ async function fetchAndAskForToken(...request) {
   return response;
 }
 
+// Turn what GraphiQL would show as a stack trace into an answer with an error.
+function answerOf(error) {
+  const [, code, reason] = /^Socket closed with event (\d+) (.+)/.exec(error.message) ?? [];
+  if (code === UNAUTHORIZED) form.hidden = false;
+  return { done: false, value: { errors: [{ message: reason ?? error.message }] } };
+}
+
+const withAnswers = (results) => ({
+  [Symbol.asyncIterator]() {
+    return this;
+  },
+  next: () => results.next().catch(answerOf),
+  return: () => results.return(),
+});
+
+// So that running the example twice changes something twice.
+function withMessage(request) {
+  if (!/\$message\b/.test(request.query)) return request;
+  const message = `Edited in GraphiQL at ${new Date().toLocaleTimeString()}.`;
+  return { ...request, variables: { message, ...request.variables } };
+}
+
 takeTokenFromAddress();
 window.addEventListener("hashchange", () => {
   if (takeTokenFromAddress()) location.reload();
 });
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  useToken(form.elements["token-value"].value.trim());
+  storage.setItem(TOKEN, form.elements["token-value"].value.trim());
   location.reload();
 });
 
 const token = storage.getItem(TOKEN);
-const headers = token === null ? undefined : headersFor(token);
+const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
 form.hidden = token !== null;
 
+const send = GraphiQL.createFetcher({
+  url: location.pathname,
+  headers: { accept: "application/graphql-response+json, application/json", ...authorization },
+  fetch: fetchAndAskForToken,
+  subscriptionUrl: location.origin.replace(/^http/, "ws") + location.pathname,
+  wsConnectionParams: authorization,
+});
+
+function fetcher(request, options) {
+  const results = send(withMessage(request), options);
+  return Symbol.asyncIterator in results ? withAnswers(results) : results;
+}
+
+const examples = isSecondWindow() ? [FOLLOW] : [READ, UPDATE, FOLLOW];
+const element = React.createElement;
+
 ReactDOM.render(
-  React.createElement(GraphiQL, {
-    fetcher: GraphiQL.createFetcher({
-      url: location.pathname,
-      headers: { accept: "application/graphql-response+json, application/json" },
-      fetch: fetchAndAskForToken,
-      subscriptionUrl: location.origin.replace(/^http/, "ws") + location.pathname,
-      wsConnectionParams: token === null ? {} : { Authorization: `Bearer ${token}` },
-    }),
-    defaultEditorToolsVisibility: "headers",
-    defaultHeaders: headers,
-    defaultTabs: [
-      { query: READ, headers },
-      { query: UPDATE, headers },
-      { query: FOLLOW, headers },
-    ],
-    shouldPersistHeaders: true,
-    storage,
-  }),
+  element(
+    GraphiQL,
+    {
+      fetcher,
+      defaultTabs: examples.map((query) => ({ query })),
+      isHeadersEditorEnabled: false, // the token is nobody's to read over a shoulder
+      storage,
+    },
+    element(
+      GraphiQL.Logo,
+      null,
+      element("button", { onClick: openSecondWindow }, "Open a second window"),
+      element("button", { onClick: () => (form.hidden = !form.hidden) }, "Use another token"),
+    ),
+  ),
   document.getElementById("graphiql"),
 );
