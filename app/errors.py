@@ -84,6 +84,9 @@ class InternalError(ServiceError):
 
     code, status = "INTERNAL", 500
 
+    def __init__(self) -> None:
+        super().__init__("Internal error")
+
 
 class MethodNotAllowed(ServiceError):
     """`allow` is the value of the `Allow` header (RFC 9110 section 15.5.6 demands it)."""
@@ -116,6 +119,12 @@ class HeadersTooLarge(ServiceError):
 
 class QueryTooComplex(ServiceError):
     code, status = "QUERY_TOO_COMPLEX", 400
+
+
+class ResponseTooLarge(ServiceError):
+    """The answer would be longer than one may be. What a mutation wrote stands all the same."""
+
+    code, status = "RESPONSE_TOO_LARGE", 400
 
 
 class DocumentNotTrusted(ServiceError):

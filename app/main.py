@@ -31,7 +31,8 @@ from app.graphql.schema import schema
 from app.graphql_server.complexity import QueryLimits
 from app.graphql_server.documents import Documents, ManifestUnusable, read_manifest
 from app.graphql_server.endpoint import GraphQLEndpoint, Operations
-from app.graphql_server.execution import Executor, RequestErrors
+from app.graphql_server.errors import RequestErrors
+from app.graphql_server.execution import Executor
 from app.graphql_server.graphiql import graphiql_page, graphiql_routes
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
@@ -140,6 +141,7 @@ def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint
             tokens=settings.max_query_tokens,
         ),
         list_sizes=LIST_SIZES,
+        max_response_bytes=settings.max_response_bytes,
         allow_introspection=settings.introspection,
         hide_suggestions=not settings.suggestions,
     )
@@ -216,7 +218,7 @@ async def _answer_fault(request: Request, _error: Exception) -> Response:
     _log.error("Internal error in request %s", request_id(request.scope))
     # This handler stands outside all middleware, so nothing else adds the header.
     identifier = request_id(request.scope)
-    response = problem(InternalError("Internal error"), identifier)
+    response = problem(InternalError(), identifier)
     response.headers["X-Request-ID"] = identifier
     return response
 

@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     max_query_tokens: PositiveInt = Field(
         default=2000, description="Lexical tokens of a GraphQL document."
     )
+    max_response_bytes: PositiveInt = Field(
+        default=16 * KIB * KIB,
+        description="Largest answer to a GraphQL operation or event, in bytes.",
+    )
     introspection: bool = Field(default=True, description="Answer questions about the schema.")
     suggestions: bool = Field(
         default=True, description="Suggest names of the schema where a document has a wrong one."

@@ -25,16 +25,14 @@ from app.errors import (
     ServiceError,
 )
 from app.graphql_server.documents import Documents
-from app.graphql_server.execution import (
-    Event,
-    Executor,
-    Operation,
+from app.graphql_server.errors import (
+    FormattedError,
     RequestErrors,
-    Result,
+    errors_of,
     format_errors,
     is_fault,
-    log_fault,
 )
+from app.graphql_server.execution import Event, Executor, Operation, Result
 from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse
 from app.graphql_server.streams import Guard, StreamLimits
 from app.http import JSON, encode_json, parse_json, preferred_type, read_json, request_id
@@ -149,16 +147,10 @@ class GraphQLEndpoint(Generic[ViewerT]):
             if media_type == HTML and self.page:
                 return self.page()
             return await self._answer(request, media_type)
-        except ServiceError as error:
-            return _refused(error, _single(media_type))
-        except RequestErrors as error:
-            return _not_executed(error, request, _single(media_type))
         except ClientDisconnect:
             raise
-        except Exception as fault:
-            log_fault(fault, request_id(request.scope))
-            masked = InternalError("Internal error")
-            return _refused(masked, _single(media_type), request_id(request.scope))
+        except Exception as error:
+            return _not_executed(error, request, _single(media_type))
 
     def _media_type(self, request: Request) -> str:
         offered: tuple[str, ...] = (JSON, GRAPHQL_RESPONSE_JSON, EVENT_STREAM)
@@ -287,21 +279,22 @@ def _executed(result: Result, request: Request, media_type: str) -> Response:
     return _response({"errors": errors, "data": result.data}, status, media_type)
 
 
-def _not_executed(error: RequestErrors, request: Request, media_type: str) -> Response:
-    """Answer the request errors of GraphQL: there is no `data`."""
-    errors = format_errors(error.errors, request_id(request.scope), error.code)
-    status = 200 if media_type == JSON else _BAD_REQUEST
+def _not_executed(error: Exception, request: Request, media_type: str) -> Response:
+    """Answer what failed before an operation was executed: there is no `data`."""
+    errors = errors_of(error, request_id(request.scope))
+    headers = error.headers if isinstance(error, ServiceError) else {}
+    return _response({"errors": errors}, _status(error, errors, media_type), media_type, headers)
+
+
+def _status(error: Exception, errors: list[FormattedError], media_type: str) -> int:
+    """Return the HTTP status; bad input has 400 at this door, where REST has 422."""
     if any(map(is_fault, errors)):
-        status = InternalError.status
-    return _response({"errors": errors}, status, media_type)
-
-
-def _refused(error: ServiceError, media_type: str, identifier: str | None = None) -> Response:
-    """Answer what failed before GraphQL began; bad input has the status 400 at this door."""
-    status = _BAD_REQUEST if isinstance(error, InvalidInput) else error.status
-    extensions = {"code": error.code} | ({"requestId": identifier} if identifier else {})
-    document = {"errors": [{"message": error.message, "extensions": extensions}]}
-    return _response(document, status, media_type, error.headers)
+        return InternalError.status
+    if isinstance(error, RequestErrors):
+        return 200 if media_type == JSON else _BAD_REQUEST
+    if isinstance(error, ServiceError) and not isinstance(error, InvalidInput):
+        return error.status
+    return _BAD_REQUEST
 
 
 def _response(

@@ -1,69 +1,55 @@
-"""Parse, validate and execute GraphQL on the schema's core, and write its errors.
+"""Parse, validate and execute GraphQL on the schema's core.
 
 Strawberry's own `Schema.execute` costs half a millisecond a request and runs the first of two
 operations when none is named. This module knows no HTTP.
 """
 
-import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
 from graphql import (
-    ArgumentNode,
     DocumentNode,
     ExecutionResult,
     GraphQLError,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     OperationType,
-    ValueNode,
     VariableNode,
     Visitor,
     create_source_event_stream,
+    located_error,
     parse,
     specified_rules,
     validate,
     visit,
 )
+from graphql.pyutils import Path
 from strawberry import Schema
-from strawberry.exceptions import StrawberryInputCoercionError
 from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from app.errors import InternalError, InvalidInput, QueryTooComplex, ServiceError
+from app.errors import InvalidInput, QueryTooComplex, ResponseTooLarge
 from app.graphql_server.complexity import ListSizes, QueryLimits, check_document
+from app.graphql_server.errors import (
+    OPERATION_NOT_RESOLVED,
+    PARSE_FAILED,
+    VALIDATION_FAILED,
+    RequestErrors,
+    cause_of,
+)
+from app.graphql_server.response_size import ResponseSize
 from app.http import encode_json
-
-logger = logging.getLogger("app")
-
-PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
-VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
-OPERATION_NOT_RESOLVED = "OPERATION_RESOLUTION_FAILURE"
 
 # The rules of the specification, and the two that Strawberry always adds to them.
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 _KEPT_RESULTS = 8  # of one payload, for audiences of many
-
-FormattedError = dict[str, Any]
-
-
-class RequestErrors(Exception):
-    """The request errors of the specification: execution did not begin, there is no `data`.
-
-    `code` is for those of the errors that have none of their own.
-    """
-
-    def __init__(self, errors: Sequence[GraphQLError], code: str) -> None:
-        super().__init__(code)
-        self.errors = errors
-        self.code = code
 
 
 class Operation(NamedTuple):
@@ -113,6 +99,7 @@ class Executor:
         list_sizes: ListSizes | None = None,
         max_characters: int = 128 * 1024,
         max_errors: int = 20,
+        max_response_bytes: int = 16 * 1024 * 1024,
         allow_introspection: bool = True,
         hide_suggestions: bool = False,
     ) -> None:
@@ -124,6 +111,7 @@ class Executor:
         self._list_sizes = list_sizes or ListSizes()
         self._max_characters = max_characters
         self._max_errors = max_errors
+        self._max_response_bytes = max_response_bytes
         self._rules = _LANGUAGE_RULES
         if not allow_introspection:
             self._rules += (NoSchemaIntrospectionCustomRule,)
@@ -206,10 +194,10 @@ class Executor:
         variables: Mapping[str, Any] | None,
         context: object,
         extensions: Mapping[str, Any] | None,
-    ) -> StrawberryGraphQLCoreExecutionContext:
+    ) -> "_Execution":
         # Built here rather than by graphql-core's `execute`, which answers variables that do not
         # fit and an error that reached the root alike.
-        execution = StrawberryGraphQLCoreExecutionContext.build(
+        execution = _Execution.build(
             self._schema,
             operation.document,
             context_value=context,
@@ -219,10 +207,11 @@ class Executor:
             is_awaitable=cast("Any", optimized_is_awaitable),
             hide_suggestions=self._hide_suggestions,
             operation_extensions=extensions,
+            max_response_bytes=self._max_response_bytes,
         )
         if isinstance(execution, list):
             raise RequestErrors(execution, InvalidInput.code)
-        return cast("StrawberryGraphQLCoreExecutionContext", execution)
+        return cast("_Execution", execution)
 
     def operations(self, text: str) -> "Operations":
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
@@ -260,6 +249,62 @@ class Executor:
         )
         if errors:
             raise RequestErrors(errors, VALIDATION_FAILED)
+
+
+class _Execution(StrawberryGraphQLCoreExecutionContext):
+    """graphql-core's execution of one operation, which ends when its answer is too large.
+
+    It overrides methods that graphql-core does not promise to keep.
+    """
+
+    def __init__(self, *args: Any, max_response_bytes: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._max_response_bytes = max_response_bytes
+        self._size = ResponseSize(max_response_bytes)
+
+    def build_per_event_executor(self, payload: Any) -> "_Execution":
+        execution = cast("_Execution", super().build_per_event_executor(payload))
+        execution._size = ResponseSize(self._max_response_bytes)
+        return execution
+
+    def execute_field(
+        self, parent_type: Any, source: Any, details: Any, path: Path, position: Any
+    ) -> Any:
+        try:
+            self._size.add_field(str(path.key))
+        except ResponseTooLarge as error:
+            raise self._end(error, details, path) from None
+        return super().execute_field(parent_type, source, details, path, position)
+
+    def complete_list_value(self, return_type: Any, *args: Any) -> Any:
+        *_, result, _position = args
+        if isinstance(result, Sized):
+            self._size.add_list(len(result))
+        return super().complete_list_value(return_type, *args)
+
+    def complete_leaf_value(self, return_type: Any, result: Any) -> Any:  # type: ignore[override]
+        completed = super().complete_leaf_value(return_type, result)
+        self._size.add_leaf(completed)
+        return completed
+
+    def handle_field_error(
+        self, raw_error: Exception, return_type: Any, details: Any, path: Path
+    ) -> None:
+        if isinstance(cause := cause_of(raw_error), ResponseTooLarge):
+            if cause is raw_error:
+                raise self._end(cause, details, path)
+            raise raw_error  # past the nullable fields, up to the root
+        super().handle_field_error(raw_error, return_type, details, path)
+
+    def _end(self, error: ResponseTooLarge, details: Any, path: Path) -> GraphQLError:
+        """Return the error that ends the operation; a mutation's says what stands."""
+        keys = path.as_list()
+        if self.operation.operation is OperationType.MUTATION:
+            error = ResponseTooLarge(
+                f"{error.message} What `{keys[0]}` wrote stands, and so does what the mutations "
+                "before it wrote; those after it were not begun."
+            )
+        return located_error(error, [detail.node for detail in details], keys)
 
 
 async def _result(executed: Any) -> Result:
@@ -328,82 +373,3 @@ class _DocumentCache:
         while len(self._entries) > self._max_documents or self._characters > self.max_characters:
             oldest, _ = self._entries.popitem(last=False)
             self._characters -= len(oldest)
-
-
-def format_errors(
-    errors: Iterable[GraphQLError], request_id: str, code: str | None = None
-) -> list[FormattedError]:
-    """Write errors for the client, and log what is a fault: once, with its traceback.
-
-    `code` is that of an error of the language itself. Without one the errors come from execution,
-    where only an argument can still be the client's mistake.
-    """
-    logged: set[object] = set()
-    return [_format(error, request_id, code, logged) for error in errors]
-
-
-def _format(
-    error: GraphQLError, request_id: str, code: str | None, logged: set[object]
-) -> FormattedError:
-    cause = _cause(error)
-    if isinstance(cause, ServiceError):
-        return _document(error, _message(error, cause), {"code": cause.code})
-    if language_code := _language_code(cause, code):
-        return _document(error, error.message, {"code": language_code})
-    # One failed batch load fails many fields, and one faulty field fails in every item of a list.
-    marks = {id(cause), tuple(key for key in error.path or () if isinstance(key, str))}
-    if logged.isdisjoint(marks):
-        log_fault(cause, request_id)
-    logged |= marks
-    extensions = {"code": InternalError.code, "requestId": request_id}
-    return _document(error, "Internal error", extensions)
-
-
-def _message(error: GraphQLError, cause: ServiceError) -> str:
-    """Keep where a value did not fit, but say why in our words, without quoting the value."""
-    where, wrapped, _ = error.message.partition("Expected value of type '")
-    return where + cause.message if wrapped else cause.message
-
-
-def _document(error: GraphQLError, message: str, extensions: dict[str, Any]) -> FormattedError:
-    document: FormattedError = {"message": message}
-    if error.locations:
-        document["locations"] = [location.formatted for location in error.locations]
-    if error.path:
-        document["path"] = error.path
-    document["extensions"] = extensions
-    return document
-
-
-def is_fault(error: FormattedError) -> bool:
-    return bool(error["extensions"]["code"] == InternalError.code)
-
-
-def log_fault(fault: Exception, request_id: str) -> None:
-    logger.error("Internal error in request %s", request_id, exc_info=fault)
-
-
-def _cause(error: GraphQLError) -> Exception:
-    """Unwrap what graphql-core wrapped, some of it more than once."""
-    cause: Exception = error
-    while isinstance(cause, GraphQLError) and cause.original_error is not None:
-        cause = cause.original_error
-    return cause
-
-
-def _language_code(cause: Exception, code: str | None) -> str | None:
-    """Return the code of an error of the language, None for a fault.
-
-    graphql-core reports a resolver that returned a wrong value, quoting that value, by the same
-    class as a client's wrong argument; only the latter points at a value in the document.
-    """
-    if not isinstance(cause, GraphQLError):
-        return None
-    if code is not None:
-        return code
-    is_argument = any(isinstance(node, ValueNode | ArgumentNode) for node in cause.nodes or ())
-    return (
-        InvalidInput.code
-        if is_argument or isinstance(cause, StrawberryInputCoercionError)
-        else None
-    )

@@ -8,8 +8,9 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from app.errors import Reconnect, Unauthenticated
+from app.graphql_server.errors import errors_of
 from app.graphql_server.execution import Event
-from app.graphql_server.streams import Guard, each, encode_event, errors_of, first_of
+from app.graphql_server.streams import Guard, each, encode_event, first_of
 from app.http import encode_json
 
 EVENT_STREAM = "text/event-stream"

@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-from app.errors import InternalError, Reconnect, ServiceError
-from app.graphql_server.execution import Event, RequestErrors, format_errors, log_fault
+from app.errors import Reconnect
+from app.graphql_server.errors import format_errors
+from app.graphql_server.execution import Event
 from app.http import encode_json
 
 RECHECK_SECONDS: Final = 2.5
@@ -54,18 +55,6 @@ def encode_event(event: Event, request_id: str) -> bytes:
     if event.encoded is None:
         event.encoded = encode_json({"data": result.data})
     return event.encoded
-
-
-def errors_of(error: Exception, request_id: str) -> list[dict[str, Any]]:
-    """Return what ends a stream as GraphQL errors; a fault is logged and masked."""
-    if isinstance(error, RequestErrors):
-        return format_errors(error.errors, request_id, error.code)
-    extensions: dict[str, Any] = {}
-    if not isinstance(error, ServiceError):
-        log_fault(error, request_id)
-        error = InternalError("Internal error")
-        extensions = {"requestId": request_id}
-    return [{"message": error.message, "extensions": {"code": error.code} | extensions}]
 
 
 async def first_of(*works: Awaitable[None]) -> None:

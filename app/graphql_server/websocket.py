@@ -11,8 +11,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from app.errors import InvalidInput, Reconnect, Unauthenticated
 from app.graphql_server.endpoint import Operations, read_parameters
+from app.graphql_server.errors import errors_of
 from app.graphql_server.execution import Event
-from app.graphql_server.streams import Guard, StreamLimits, each, encode_event, errors_of, first_of
+from app.graphql_server.streams import Guard, StreamLimits, each, encode_event, first_of
 from app.http import encode_json, parse_json, request_id
 
 PROTOCOL = "graphql-transport-ws"

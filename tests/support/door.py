@@ -79,6 +79,10 @@ class Query:
         raise RuntimeError("secret")
 
     @strawberry.field
+    def nobody(self) -> str | None:
+        return None
+
+    @strawberry.field
     def items(self) -> list[Item]:
         return [Item(), Item(), Item()]
 
