@@ -52,14 +52,18 @@ def _enum(enum: type[ActivityType] | type[ChangeType]) -> Enum:
     )
 
 
+def _index_of_some(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows that pass a condition, which the others cost nothing."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 def _listed_index(name: str, *columns: str) -> Index:
     """An index of the entries that lists show, in one of their orders."""
-    is_listed = text("deleted_at IS NULL")
-    return Index(name, *columns, sqlite_where=is_listed, postgresql_where=is_listed)
+    return _index_of_some(name, *columns, where="deleted_at IS NULL")
 
 
 class Ticket(SQLModel, table=True):
-    """`last_seq` counts the changes of the ticket; it is the lock of its timeline."""
+    """`last_seq` counts the changes of the ticket; this row is the lock of its timeline."""
 
     __tablename__: ClassVar[str] = "ticket"
     __table_args__ = _WITHOUT_ROWID
@@ -67,6 +71,7 @@ class Ticket(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     created_at: datetime = Field(sa_type=UtcMilliseconds)
     last_seq: int = Field(sa_type=BigInteger)
+    last_changed_at: datetime = Field(sa_type=UtcMilliseconds)
     merged_into_id: UUID | None = Field(default=None, foreign_key="ticket.id")
 
 
@@ -93,6 +98,9 @@ class TicketActivity(SQLModel, table=True):
     __table_args__ = (
         _listed_index("ix_ticket_activity_created", "ticket_id", "created_at", "id"),
         _listed_index("ix_ticket_activity_updated", "ticket_id", "updated_at", "id"),
+        _index_of_some(
+            "ix_ticket_activity_merge", "ticket_id", "id", where="activity_type = 'merged_into'"
+        ),
         _WITHOUT_ROWID,
     )
 

@@ -127,7 +127,7 @@ def timeline(ticket: Ticket, size: int, first_number: int) -> Iterator[Change]:
 
 
 def opened_ticket(at: datetime, number: int) -> Ticket:
-    return Ticket(seeded_id(at, number), at, last_seq=0, merged_into_id=None)
+    return Ticket(seeded_id(at, number), at, last_seq=0, last_changed_at=at, merged_into_id=None)
 
 
 def short_timelines(count: int, begin: datetime, first_number: int) -> Iterator[Change]:

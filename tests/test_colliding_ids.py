@@ -34,6 +34,7 @@ IDS = [*TICKETS, *OPENING_ENTRIES, UUID("0190a3f0-0000-7000-8000-00000000000f")]
 
 ids, ticket_ids = st.sampled_from(IDS), st.sampled_from(TICKETS)
 messages = st.sampled_from([None, "one", "two"])
+merged = st.builds(lambda id_: {"ticketId": str(id_)}, ticket_ids)
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(CreateTicket, ticket_ids | ids, messages, st.just({})),
     st.builds(
@@ -46,7 +47,18 @@ commands: st.SearchStrategy[Command] = st.one_of(
         st.just(False),
         st.none(),
     ),
+    st.builds(
+        CreateActivity,
+        ticket_ids,
+        ids,
+        st.just(ActivityType.MERGED_INTO),
+        messages,
+        merged,
+        st.just(False),
+        st.none(),
+    ),
     st.builds(UpdateActivity, ticket_ids | ids, ids, messages),
+    st.builds(UpdateActivity, ticket_ids, ids, metadata=merged),
     st.builds(DeleteActivity, ticket_ids | ids, ids),
 )
 

@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from uuid import UUID, uuid5
 
 from app.activity.input_limits import InputLimits, check_json_object, check_message
-from app.activity.state import ABSENT, AbsentType, ActivityType, Key
-from app.activity.values import JSONObject, parse_uuid
+from app.activity.state import (
+    ABSENT,
+    FACT_TYPES,
+    AbsentType,
+    ActivityType,
+    Key,
+    merge_target,
+)
+from app.activity.values import JSONObject
 from app.errors import InvalidInput
 
 
@@ -87,6 +94,7 @@ class CreateActivity:
         check_message(self.message, limits)
         check_json_object(self.metadata, limits, "metadata")
         _check_flag(self.is_private)
+        check_can_be_private(self.activity_type, self.is_private)
         self._check_document()
         self._check_type()
 
@@ -144,6 +152,12 @@ class UpdateActivity(_Existing):
     is_private: bool | AbsentType | None = ABSENT
     expected_versions: frozenset[int] | None = None
 
+    @property
+    def merge_target(self) -> UUID | None:
+        """The ticket that the new metadata names, which matters if it is a merged_into entry."""
+        given = self.metadata if isinstance(self.metadata, dict) else self.metadata_patch
+        return merge_target(given) if isinstance(given, dict) else None
+
     def check(self, limits: InputLimits) -> None:
         if self.message is not ABSENT:
             check_message(self.message, limits)
@@ -176,12 +190,14 @@ class DeleteActivity(_Existing):
 Command = CreateTicket | CreateActivity | UpdateActivity | DeleteActivity
 
 
-def merge_target(metadata: JSONObject) -> UUID | None:
-    """Return the ticket that the metadata of a merged_into entry names, if it names one."""
-    try:
-        return parse_uuid(metadata.get("ticketId"))
-    except InvalidInput:
-        return None
+def check_can_be_private(activity_type: ActivityType, is_private: object) -> None:
+    """Raise InvalidInput for a private entry of a type that everybody sees."""
+    if is_private is True and activity_type in FACT_TYPES:
+        raise InvalidInput(
+            f"An entry of the type {activity_type} cannot be private: it states a fact of the "
+            "ticket that everybody sees.",
+            path=("isPrivate",),
+        )
 
 
 def _check_flag(value: object) -> None:

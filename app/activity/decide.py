@@ -6,8 +6,8 @@ trace on those decided before and after it in the same unit of work.
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import assert_never
-from uuid import UUID
 
 from app.activity import policy
 from app.activity.commands import (
@@ -16,7 +16,7 @@ from app.activity.commands import (
     CreateTicket,
     DeleteActivity,
     UpdateActivity,
-    merge_target,
+    check_can_be_private,
 )
 from app.activity.input_limits import InputLimits, check_json_object
 from app.activity.merge_patch import merge_patch
@@ -29,6 +29,7 @@ from app.activity.state import (
     Original,
     State,
     Ticket,
+    merge_target,
 )
 from app.activity.values import JSONObject, is_same_json
 from app.auth import Viewer
@@ -47,7 +48,8 @@ class Outcome:
 def decide(
     state: State, command: Command, viewer: Viewer, now: datetime, limits: InputLimits
 ) -> Outcome:
-    """Tell what the command leads to; raise a UserError where it may not or cannot."""
+    """Return what the command leads to. Raise a UserError where it may not or cannot be done."""
+    now = _not_before_last_change(state.tickets.get(command.ticket_id), now)
     match command:
         case UpdateActivity():
             return _update_activity(state, command, viewer, now, limits)
@@ -59,6 +61,11 @@ def decide(
             return _create_ticket(state, command, viewer, now)
         case _:
             assert_never(command)
+
+
+def _not_before_last_change(ticket: Ticket | None, now: datetime) -> datetime:
+    """Return the time of a change: a clock that steps back takes no ticket and no entry along."""
+    return max(now, ticket.last_changed_at) if ticket else now
 
 
 def _update_activity(
@@ -77,10 +84,12 @@ def _update_activity(
         if command.is_private is ABSENT
         else bool(command.is_private),
     )
-    ticket = state.tickets[activity.ticket_id]
+    check_can_be_private(activity.activity_type, command.is_private)
     if _holds_same(activity, updated):
-        return Outcome(ticket, activity, None)
-    return _changed(ticket, activity, updated, viewer, now)
+        return Outcome(state.tickets[activity.ticket_id], activity, None)
+    if updated.metadata is not activity.metadata:
+        _require_merge_target(state, updated)
+    return _changed(state, activity, updated, viewer, now)
 
 
 def _delete_activity(
@@ -91,18 +100,7 @@ def _delete_activity(
     )
     policy.require_update(viewer, activity)
     _require_version(command, activity)
-    ticket = state.tickets[activity.ticket_id]
-    if _is_the_merge(ticket, activity):
-        ticket = replace(ticket, merged_into_id=None)
-    return _changed(ticket, activity, replace(activity, deleted_at=now), viewer, now)
-
-
-def _is_the_merge(ticket: Ticket, activity: Activity) -> bool:
-    """Whether it is this entry that made the ticket a merged one."""
-    return (
-        activity.activity_type is ActivityType.MERGED_INTO
-        and merge_target(activity.metadata) == ticket.merged_into_id
-    )
+    return _changed(state, activity, replace(activity, deleted_at=now), viewer, now)
 
 
 def _require_version(command: UpdateActivity | DeleteActivity, activity: Activity) -> None:
@@ -136,14 +134,15 @@ def _holds_same(one: Activity | Original, other: Activity | Original) -> bool:
 
 
 def _changed(
-    ticket: Ticket, before: Activity, after: Activity, viewer: Viewer, now: datetime
+    state: State, before: Activity, after: Activity, viewer: Viewer, now: datetime
 ) -> Outcome:
+    after = replace(
+        after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
+    )
     change = Change(
         change_type=ChangeType.REMOVED if after.deleted_at else ChangeType.UPDATED,
-        ticket=_advanced(ticket),
-        activity=replace(
-            after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
-        ),
+        ticket=_ticket_after(state, state.tickets[before.ticket_id], after),
+        activity=after,
         was_private=before.is_private,
     )
     return _outcome(change)
@@ -159,9 +158,8 @@ def _create_activity(
     created = _new_activity(command, viewer, now)
     if not state.ids_in_use.isdisjoint(command.new_ids):
         return _retried(state, created)
-    if command.activity_type is ActivityType.MERGED_INTO:
-        ticket = replace(ticket, merged_into_id=_merge_target(state, command))
-    return _added(ticket, created)
+    _require_merge_target(state, created)
+    return _added(state, ticket, created)
 
 
 def _create_ticket(state: State, command: CreateTicket, viewer: Viewer, now: datetime) -> Outcome:
@@ -169,7 +167,8 @@ def _create_ticket(state: State, command: CreateTicket, viewer: Viewer, now: dat
     created = _new_activity(command.entry, viewer, now)
     if not state.ids_in_use.isdisjoint(command.new_ids):
         return _retried(state, created)
-    return _added(Ticket(command.ticket_id, now, last_seq=0, merged_into_id=None), created)
+    ticket = Ticket(command.ticket_id, now, last_seq=0, last_changed_at=now, merged_into_id=None)
+    return _added(state, ticket, created)
 
 
 def _new_activity(command: CreateActivity, viewer: Viewer, now: datetime) -> Activity:
@@ -211,22 +210,31 @@ def _fixed_part(activity: Activity) -> tuple[object, ...]:
     return activity.ticket_id, activity.activity_type, activity.actor_id, activity.document_id
 
 
-def _merge_target(state: State, command: CreateActivity) -> UUID:
-    target = command.merge_target
-    if target is None or target not in state.tickets or target == command.ticket_id:
+def _require_merge_target(state: State, activity: Activity) -> None:
+    if activity.activity_type is not ActivityType.MERGED_INTO:
+        return
+    target = merge_target(activity.metadata)
+    if target is None or target not in state.tickets or target == activity.ticket_id:
         raise InvalidInput(
             "The metadata of a merged_into entry must name another ticket as ticketId.",
             path=("metadata",),
         )
-    return target
 
 
-def _added(ticket: Ticket, activity: Activity) -> Outcome:
-    return _outcome(Change(ChangeType.ADDED, _advanced(ticket), activity, was_private=None))
+def _added(state: State, ticket: Ticket, activity: Activity) -> Outcome:
+    ticket = _ticket_after(state, ticket, activity)
+    return _outcome(Change(ChangeType.ADDED, ticket, activity, was_private=None))
 
 
-def _advanced(ticket: Ticket) -> Ticket:
-    return replace(ticket, last_seq=ticket.last_seq + 1)
+def _ticket_after(state: State, ticket: Ticket, activity: Activity) -> Ticket:
+    """Return the ticket after the change that left the entry as it is here."""
+    seq = ticket.last_seq + 1
+    ticket = replace(ticket, last_seq=seq, last_changed_at=activity.updated_at)
+    if activity.activity_type is not ActivityType.MERGED_INTO:
+        return ticket
+    standing = state.merges_after(activity, seq).values()
+    newest = max(standing, key=attrgetter("seq"), default=None)
+    return replace(ticket, merged_into_id=newest.target_id if newest else None)
 
 
 def _outcome(change: Change) -> Outcome:

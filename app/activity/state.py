@@ -6,7 +6,8 @@ from enum import Enum, StrEnum
 from typing import Final, Literal
 from uuid import UUID
 
-from app.activity.values import JSONObject
+from app.activity.values import JSONObject, parse_uuid
+from app.errors import InvalidInput
 
 
 class ActivityType(StrEnum):
@@ -23,6 +24,11 @@ class ActivityType(StrEnum):
 
 AUTHORED_TYPES: Final = frozenset({ActivityType.COMMENT, ActivityType.DOCUMENT_UPLOAD})
 """Types that an author may edit and delete. All others are system entries."""
+
+FACT_TYPES: Final = frozenset(
+    {ActivityType.TICKET_CREATED, ActivityType.MERGED_INTO, ActivityType.MERGED_FROM}
+)
+"""Types that state facts of the ticket, which everybody sees: they cannot be private."""
 
 
 class ChangeType(StrEnum):
@@ -43,11 +49,12 @@ AbsentType = Literal[Absent.ABSENT]
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """`last_seq` is the `seq` of the ticket's newest change."""
+    """`last_seq` and `last_changed_at` are the `seq` and the time of the ticket's newest change."""
 
     id: UUID
     created_at: datetime
     last_seq: int
+    last_changed_at: datetime
     merged_into_id: UUID | None
 
 
@@ -72,6 +79,22 @@ class Activity:
     @property
     def key(self) -> "Key":
         return self.ticket_id, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A merged_into entry that stands. `seq` is that of the change which created it."""
+
+    seq: int
+    target_id: UUID
+
+
+def merge_target(metadata: JSONObject) -> UUID | None:
+    """Return the ticket that the metadata of a merged_into entry names, if it names one."""
+    try:
+        return parse_uuid(metadata.get("ticketId"))
+    except InvalidInput:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +162,24 @@ class State:
     """All that the commands of one unit of work name, as it stands inside the transaction.
 
     `ids_in_use` are those of the ids named for creation that a ticket or an entry already has.
+    `merges` are the merged_into entries that stand, by ticket and id, for the tickets where a
+    command may change them.
     """
 
     tickets: dict[UUID, Ticket]
     activities: dict[Key, Activity]
     originals: dict[Key, Original]
     ids_in_use: set[UUID]
+    merges: dict[UUID, dict[UUID, Merge]]
+
+    def merges_after(self, activity: Activity, seq: int) -> dict[UUID, Merge]:
+        """Return the merges of a ticket as they stand once its change `seq` left this entry so."""
+        standing = dict(self.merges.get(activity.ticket_id, {}))
+        before = standing.pop(activity.id, None)
+        target_id = merge_target(activity.metadata)
+        if target_id and not activity.deleted_at:
+            standing[activity.id] = Merge(before.seq if before else seq, target_id)
+        return standing
 
     def apply(self, change: Change) -> None:
         """Let the decisions after this one see what it changed.
@@ -160,5 +195,7 @@ class State:
             self.originals[activity.key] = Original(
                 activity.message, activity.metadata, activity.is_private
             )
+        if activity.activity_type is ActivityType.MERGED_INTO:
+            self.merges[activity.ticket_id] = self.merges_after(activity, change.seq)
         self.tickets[change.ticket.id] = change.ticket
         self.activities[activity.key] = activity

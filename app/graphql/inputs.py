@@ -55,8 +55,8 @@ class CreateTicketActivityInput:
         description=(
             "What kind of entry it is. `TICKET_CREATED` is written by `createTicket` alone; "
             "`FIELD_CHANGE`, `MERGED_INTO` and `MERGED_FROM` need the scope `activity:moderate`. "
-            "A `MERGED_INTO` entry names the other ticket as `metadata.ticketId` and sets this "
-            "ticket's `mergedInto`."
+            "A `MERGED_INTO` entry names the other ticket as `metadata.ticketId`, and the newest "
+            "one that stands decides this ticket's `mergedInto`."
         )
     )
     message: str | None = strawberry.field(default=None, description=_MESSAGE)
@@ -65,7 +65,8 @@ class CreateTicketActivityInput:
         default=strawberry.UNSET,
         description=(
             "Whether only its author and holders of `activity:private` see it. Left out: false. "
-            "Null is `INVALID_INPUT`."
+            "Null is `INVALID_INPUT`, and so is true for an entry that states a fact of the "
+            "ticket: `TICKET_CREATED`, `MERGED_INTO`, `MERGED_FROM`."
         ),
     )
     document_id: UUID | None = strawberry.field(
@@ -99,7 +100,8 @@ class UpdateTicketActivityInput:
         default=strawberry.UNSET,
         description=(
             "Replaces the whole object; at most 64 KiB as JSON and 32 levels deep. Left out: "
-            "kept. Null is `INVALID_INPUT`; `{}` empties it."
+            "kept. Null is `INVALID_INPUT`; `{}` empties it. That of a `MERGED_INTO` entry must "
+            "go on naming another ticket as `ticketId`."
         ),
     )
     metadata_patch: JSONObject | None = strawberry.field(
@@ -112,7 +114,10 @@ class UpdateTicketActivityInput:
     )
     is_private: bool | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Hides or shows the entry. Left out: kept. Null is `INVALID_INPUT`.",
+        description=(
+            "Hides or shows the entry. Left out: kept. Null is `INVALID_INPUT`, and so is true for "
+            "a `TICKET_CREATED`, `MERGED_INTO` or `MERGED_FROM` entry."
+        ),
     )
     expected_version: int | None = strawberry.field(
         default=strawberry.UNSET,

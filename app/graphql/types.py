@@ -66,7 +66,10 @@ class Ticket(Node):
     merged_into_id: strawberry.Private[UUID | None]
 
     @strawberry.field(
-        description="The ticket this one was merged into; null where it was not merged."
+        description=(
+            "The ticket this one was merged into, as the newest `MERGED_INTO` entry that stands "
+            "names it in `metadata.ticketId`; null where there is none."
+        )
     )
     async def merged_into(
         self, info: Info

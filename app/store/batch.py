@@ -6,12 +6,22 @@ A handful of statements whatever the number of commands.
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import bindparam, insert, tuple_, update
+from sqlalchemy import bindparam, insert, literal_column, tuple_, update
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from app.activity.commands import Command
-from app.activity.state import Activity, Change, Key, Original, State, Ticket
+from app.activity.commands import Command, CreateActivity, UpdateActivity
+from app.activity.state import (
+    Activity,
+    ActivityType,
+    Change,
+    Key,
+    Merge,
+    Original,
+    State,
+    Ticket,
+    merge_target,
+)
 from app.store import rows
 
 _SELECT_TICKETS = (
@@ -20,6 +30,10 @@ _SELECT_TICKETS = (
     # Locks are taken in the order of the ids, so that two processes cannot wait for each other.
     .order_by(rows.TICKET.c.id)
     .with_for_update()
+)
+# Without a lock: that they exist is all that is asked, and no ticket is ever deleted.
+_SELECT_TARGETS = select(*rows.TICKET_COLUMNS).where(
+    rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
 )
 _SELECT_IDS_IN_USE = select(rows.NODE.c.id).where(
     rows.NODE.c.id.in_(bindparam("ids", expanding=True))
@@ -34,6 +48,29 @@ _SELECT_ORIGINALS = select(
         bindparam("keys", expanding=True)
     ),
     rows.CHANGE.c.version == 1,
+)
+_SELECT_MERGES = (
+    select(
+        rows.ACTIVITY.c.ticket_id,
+        rows.ACTIVITY.c.id,
+        rows.CHANGE.c.seq,
+        rows.ACTIVITY.c.metadata["ticketId"].as_string().label("target"),
+    )
+    .join_from(
+        rows.ACTIVITY,
+        rows.CHANGE,
+        (rows.CHANGE.c.ticket_id == rows.ACTIVITY.c.ticket_id)
+        & (rows.CHANGE.c.activity_id == rows.ACTIVITY.c.id),
+    )
+    .where(
+        rows.ACTIVITY.c.ticket_id.in_(bindparam("ids", expanding=True)),
+        # In the text of the statement, as in that of the index: a parameter could be any type.
+        rows.ACTIVITY.c.activity_type == literal_column("'merged_into'"),
+        rows.ACTIVITY.c.deleted_at.is_(None),
+        # Earlier releases let such entries be private.
+        rows.ACTIVITY.c.is_private.is_(False),
+        rows.CHANGE.c.version == 1,
+    )
 )
 _UPDATE_TICKET = update(rows.TICKET).where(rows.TICKET.c.id == bindparam("key_id"))
 _UPDATE_ACTIVITY = update(rows.ACTIVITY).where(
@@ -54,12 +91,51 @@ async def load_state(session: AsyncSession, commands: Sequence[Command]) -> Stat
     found = await session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)})
     activities = [Activity(*row) for row in found]
     in_use = await _load_ids_in_use(session, new_ids)
-    return State(
+    state = State(
         tickets={row.id: Ticket(*row) for row in tickets},
         activities={activity.key: activity for activity in activities},
         originals=await _load_originals(session, activities, in_use),
         ids_in_use=in_use,
+        merges={},
     )
+    if merged_ids := _merged_ids(commands, activities):
+        await _load_merges(session, state, merged_ids, commands)
+    return state
+
+
+def _merged_ids(commands: Sequence[Command], activities: Sequence[Activity]) -> set[UUID]:
+    """Return the tickets whose merges a command may change: seldom any."""
+    merged_into = ActivityType.MERGED_INTO
+    return {a.ticket_id for a in activities if a.activity_type is merged_into} | {
+        command.ticket_id
+        for command in commands
+        if isinstance(command, CreateActivity) and command.activity_type is merged_into
+    }
+
+
+async def _load_merges(
+    session: AsyncSession, state: State, ticket_ids: set[UUID], commands: Sequence[Command]
+) -> None:
+    """Add the merges of these tickets that stand, and every ticket that one may come to name."""
+    found = [
+        (ticket_id, id_, Merge(seq, target_id))
+        for ticket_id, id_, seq, target in await session.exec(
+            _SELECT_MERGES, params={"ids": list(ticket_ids)}
+        )
+        if (target_id := merge_target({"ticketId": target}))
+    ]
+    target_ids = {merge.target_id for _, _, merge in found}
+    target_ids |= {
+        command.merge_target
+        for command in commands
+        if isinstance(command, UpdateActivity) and command.merge_target
+    }
+    missing = list(target_ids - state.tickets.keys())
+    tickets = await session.exec(_SELECT_TARGETS, params={"ids": missing})
+    state.tickets.update({row.id: Ticket(*row) for row in tickets})
+    for ticket_id, id_, merge in found:
+        if merge.target_id in state.tickets:
+            state.merges.setdefault(ticket_id, {})[id_] = merge
 
 
 async def _load_ids_in_use(session: AsyncSession, new_ids: set[UUID]) -> set[UUID]:

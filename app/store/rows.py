@@ -40,6 +40,7 @@ def ticket_row(ticket: Ticket) -> dict[str, Any]:
         "id": ticket.id,
         "created_at": ticket.created_at,
         "last_seq": ticket.last_seq,
+        "last_changed_at": ticket.last_changed_at,
         "merged_into_id": ticket.merged_into_id,
     }
 
@@ -48,6 +49,7 @@ def ticket_update(ticket: Ticket) -> dict[str, Any]:
     return {
         "key_id": ticket.id,
         "last_seq": ticket.last_seq,
+        "last_changed_at": ticket.last_changed_at,
         "merged_into_id": ticket.merged_into_id,
     }
 
