@@ -165,6 +165,51 @@ async def test_a_literal_leaves_out_members_whose_variable_is_not_given(
     }
 
 
+ID = "019320A4-0000-7000-8000-00000000FFFF"
+
+TYPED = """
+mutation Create($ticketId: UUID!, %s) {
+  createTicketActivity(input: {
+    ticketId: $ticketId, activityType: COMMENT, metadata: { a: $v, b: [$v] }
+  }) { ticketActivity { metadata } userErrors { code } }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "kept"),
+    [
+        ("UUID", ID, ID.lower()),
+        ("ID", ID, ID),
+        ("DateTime", "2026-11-23T16:07:05+01:00", "2026-11-23T15:07:05.000Z"),
+        ("ActivityType", "VIEW", "VIEW"),
+        ("[UUID!]", [ID], [ID.lower()]),
+        ("JSONObject", {"b": [1.5, None]}, {"b": [1.5, None]}),
+    ],
+)
+async def test_a_literal_holds_variables_of_any_type_as_the_schema_writes_them(
+    service: Service, type_: str, value: Any, kept: Any
+) -> None:
+    author = await service.client()
+    ticket_id = await author.create_ticket()
+
+    document = await author.graphql(TYPED % f"$v: {type_}", ticketId=ticket_id, v=value)
+
+    payload = document["data"]["createTicketActivity"]
+    assert payload["ticketActivity"]["metadata"] == {"a": kept, "b": [kept]}
+
+
+async def test_a_literal_refuses_a_variable_of_an_input_type(service: Service) -> None:
+    author = await service.client()
+    ticket_id = await author.create_ticket()
+    variables = {"ticketId": ticket_id, "v": {"id": ID}}
+
+    document = await author.graphql(TYPED % "$v: CreateTicketInput", **variables)
+
+    payload = document["data"]["createTicketActivity"]
+    assert payload == {"ticketActivity": None, "userErrors": [{"code": "INVALID_INPUT"}]}
+
+
 @pytest.mark.parametrize("digits", [19, 25, 5000])
 async def test_a_literal_integer_beyond_64_bits_is_refused(service: Service, digits: int) -> None:
     author = await service.client()

@@ -1,15 +1,16 @@
 """What a text and a JSON object may hold, the same through every door and on every database."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType
+from typing import Any, TypeAlias
 
 from app.activity.values import dump_json
 from app.errors import InvalidInput
-from app.numerals import is_rounded
+from app.numerals import WrittenFloat, is_rounded
 
-Location = tuple[str | int, ...]
+_PLACE_LENGTH = 120
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
@@ -39,61 +40,127 @@ def check_message(message: object, limits: InputLimits) -> None:
 
 
 def check_json_object(value: object, limits: InputLimits, name: str) -> None:
-    """Raise InvalidInput unless it is a JSON object within the limits; `name` is the argument."""
+    """Raise InvalidInput unless it is a JSON object within the limits; `name` is the argument.
+
+    It stops at the first value that cannot be within them, so that what is much too large costs
+    no more than what is just within: this runs on the event loop.
+    """
     if not isinstance(value, dict):
         raise InvalidInput(f"{name} must be a JSON object.", path=(name,))
-    for location, depth, item in _walk((name,), value):
+    at_least = 0
+    pending: list[_Container] = [((None, name), 1, value)]
+    while pending:
+        place, depth, container = pending.pop()
         if depth > limits.max_metadata_depth:
             raise InvalidInput(
                 f"{name} is nested deeper than {limits.max_metadata_depth} levels.", path=(name,)
             )
-        if fault := _fault_in(item):
-            raise InvalidInput(f"{_dotted(location)} {fault}.", path=(name,))
-    size = len(dump_json(value).encode())
-    if size > limits.max_metadata_bytes:
-        raise InvalidInput(
-            f"{name} takes {size} bytes as JSON; the limit is {limits.max_metadata_bytes}.",
-            path=(name,),
-        )
+        if not container:
+            continue
+        at_least += _least_size(container)
+        if at_least > limits.max_metadata_bytes:
+            raise _too_large(limits, name)
+        _check_values(place, container, name)
+        pending += _inner_containers(place, depth, container)
+    if len(dump_json(value).encode()) > limits.max_metadata_bytes:
+        raise _too_large(limits, name)
 
 
-def _walk(location: Location, value: Any) -> Iterator[tuple[Location, int, Any]]:
-    """Yield every value and every member name, with the depth of the container around it."""
-    pending = [(location, 0, value)]
-    while pending:
-        location, depth, value = pending.pop()
-        yield location, depth + isinstance(value, dict | list), value
-        if isinstance(value, dict):
-            yield from ((location, depth, name) for name in value)
-            pending += [((*location, name), depth + 1, item) for name, item in value.items()]
-        elif isinstance(value, list):
-            pending += [((*location, i), depth + 1, item) for i, item in enumerate(value)]
+# The place of a value: the place of the container around it, and its key there.
+_Place: TypeAlias = "tuple[_Place | None, str | int]"
+_Container: TypeAlias = tuple[_Place, int, dict[str, Any] | list[Any]]
 
 
-def _fault_in(value: object) -> str | None:
-    match value:
-        case str():
-            return fault_in_text(value)
-        case bool():
-            return None
-        case int() if not MIN_INTEGER <= value <= MAX_INTEGER:
-            return "is an integer beyond 64 bits"
-        case float() if not math.isfinite(value):
-            return "is not a finite number"
-        case float() if is_rounded(value):
-            return f"is a number that a 64-bit float cannot hold: it would become {value!r}"
-    return None
+def _too_large(limits: InputLimits, name: str) -> InvalidInput:
+    return InvalidInput(
+        f"{name} takes more than {limits.max_metadata_bytes} bytes as JSON, which is the limit.",
+        path=(name,),
+    )
+
+
+def _least_size(container: dict[str, Any] | list[Any]) -> int:
+    """Return how many bytes a container takes at the very least, without what it contains."""
+    if isinstance(container, list):
+        return 2 * len(container)
+    return 5 * len(container) + sum(map(len, container))
+
+
+def _check_values(place: _Place, container: dict[str, Any] | list[Any], name: str) -> None:
+    """Raise InvalidInput for the first value or member name that no engine would keep."""
+    for member in container if isinstance(container, dict) else ():
+        if fault := fault_in_text(member):
+            raise InvalidInput(f"{_dotted(place)} has a member whose name {fault}.", path=(name,))
+    for key, item in _items(container):
+        check = _CHECKS.get(type(item), _fault_in_other)
+        if check and (fault := check(item)):
+            raise InvalidInput(f"{_dotted((place, key))} {fault}.", path=(name,))
+
+
+def _items(container: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
+    return container.items() if isinstance(container, dict) else enumerate(container)
+
+
+def _inner_containers(
+    place: _Place, depth: int, container: dict[str, Any] | list[Any]
+) -> Iterable[_Container]:
+    return [
+        ((place, key), depth + 1, item)
+        for key, item in _items(container)
+        if isinstance(item, dict | list)
+    ]
 
 
 def fault_in_text(text: str) -> str | None:
     if "\0" in text:
         return "holds the character NUL (U+0000)"
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+    if not text.isascii() and _has_surrogate(text):
         return "holds half of a surrogate pair"
     return None
 
 
-def _dotted(location: Location) -> str:
-    """Write a path for a message. A name may hold anything: it is escaped and cut."""
-    text = ".".join(ascii(str(part))[1:-1] for part in location)
-    return text if len(text) <= 120 else f"{text[:117]}..."  # noqa: PLR2004
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _fault_in_integer(value: int) -> str | None:
+    return None if MIN_INTEGER <= value <= MAX_INTEGER else "is an integer beyond 64 bits"
+
+
+def _fault_in_float(value: float) -> str | None:
+    if not math.isfinite(value):
+        return "is not a finite number"
+    if is_rounded(value):
+        return f"is a number that a 64-bit float cannot hold: it would become {value!r}"
+    return None
+
+
+def _fault_in_other(_value: object) -> str:
+    return "is not a JSON value"  # a variable in a GraphQL literal, of a type that is not JSON's
+
+
+# By exact type, since metadata of the usual limit may hold 32,000 values.
+_CHECKS: dict[type, Callable[[Any], str | None] | None] = {
+    str: fault_in_text,
+    int: _fault_in_integer,
+    float: _fault_in_float,
+    WrittenFloat: _fault_in_float,
+    bool: None,
+    NoneType: None,
+    dict: None,
+    list: None,
+}
+
+
+def _dotted(place: _Place) -> str:
+    """Write a place for a message. A name may hold anything: it is escaped and cut."""
+    keys: list[str] = []
+    outer: _Place | None = place
+    while outer:
+        outer, key = outer
+        keys.append(ascii(str(key)[:_PLACE_LENGTH])[1:-1])
+    text = ".".join(reversed(keys))
+    return text if len(text) <= _PLACE_LENGTH else f"{text[: _PLACE_LENGTH - 3]}..."

@@ -24,6 +24,8 @@ _DATETIME = re.compile(
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
+_EXCERPT_LENGTH = 80
+
 
 def parse_uuid(value: object, *path: str) -> UUID:
     """Read a UUID that matches the contract's pattern; uppercase is fine, other spellings are not.
@@ -100,5 +102,8 @@ def _canonical(value: object) -> str:
 
 
 def _excerpt(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004
+    """Quote a value for a message, without writing out a long one: it may fill the whole body."""
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "an object"
+    text = ascii(value[:_EXCERPT_LENGTH] if isinstance(value, str) else value)
+    return text if len(text) <= _EXCERPT_LENGTH else f"{text[: _EXCERPT_LENGTH - 3]}..."

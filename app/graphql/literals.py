@@ -1,6 +1,9 @@
 """JSON written as a GraphQL literal, with variables in it, as a Python value."""
 
+from datetime import datetime
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 from graphql import (
     FloatValueNode,
@@ -13,6 +16,7 @@ from graphql import (
     VariableNode,
 )
 
+from app.activity.values import format_datetime
 from app.numerals import parse_decimal
 
 _INTEGER_LENGTH = 21
@@ -33,7 +37,7 @@ def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None) -> Any
             items = [parse_json_literal(item, variables) for item in node.values]
             return [None if item is Undefined else item for item in items]
         case VariableNode():
-            return (variables or {}).get(node.name.value, Undefined)
+            return _as_json((variables or {}).get(node.name.value, Undefined))
         case NullValueNode():
             return None
         case IntValueNode():
@@ -42,3 +46,20 @@ def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None) -> Any
             return parse_decimal(node.value)
         case _:
             return node.value  # type: ignore[attr-defined] # a string, a boolean or an enum value
+
+
+def _as_json(value: Any) -> Any:
+    """Return the value of a variable as JSON, as the schema writes the type it was declared with.
+
+    An input object stays as it is: what it holds beside JSON is refused with the other limits.
+    """
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return format_datetime(value)
+        case Enum():
+            return value.name
+        case list():
+            return [_as_json(item) for item in value]
+    return value
