@@ -1,6 +1,8 @@
 """`Ticket.mergedInto` follows from the newest MERGED_INTO entry that stands."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +10,8 @@ import pytest
 from alembic import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import Engine
 
 from app.auth import Scope
 from app.settings import Settings
@@ -350,3 +353,35 @@ async def test_the_migration_mends_what_earlier_releases_left(
         reader = await service.client(*Scope)
         target = await merged_into(reader, tickets[0])
     assert target == (tickets[expected] if expected else None)
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """Collect what any engine executes meanwhile."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_1: Any, _2: Any, statement: str, parameters: Any, *_more: Any) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_the_merges_of_a_ticket_are_found_without_reading_its_timeline(
+    service: Service, moderator: Client, tickets: list[str]
+) -> None:
+    entry = await merge(moderator, tickets[0], tickets[1])
+
+    with statements() as executed:
+        await update(moderator, entry, metadata={"ticketId": tickets[2]})
+
+    [(statement, parameters)] = [one for one in executed if "'merged_into'" in one[0]]
+    async with service.database.unit_of_work() as session:
+        connection = await session.connection()
+        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        steps = [row[-1] for row in plan]
+    assert steps[0] == "SEARCH ticket_activity USING INDEX ix_ticket_activity_merge (ticket_id=?)"
+    assert all(step.startswith("SEARCH") for step in steps)
