@@ -239,3 +239,47 @@ async def test_a_query_that_takes_too_long_is_cancelled_and_says_so(settings: Se
         assert error["extensions"] == {"code": "DEADLINE_EXCEEDED"}
         assert "1e-06 seconds" in error["message"]
         assert (await client.get(ticket_id, NO_TICKET)).status_code == 404
+
+
+# Lists in variables
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "place"),
+    [
+        ("query Q($v: [ID!]!) { nodes(ids: $v) { id } }", {"v": ["x"] * 101}, "$v"),
+        ("query Q($v: [ID!]!) { nodes(ids: $v) { id } }", {"v": [1.5] * 200_000}, "$v"),
+        (
+            f"query Q($v: TicketActivityFilter) {page('(filter: $v)', 'totalCount')}",
+            {"v": {"types": ["VIEW"] * 200_000}},
+            "$v.types",
+        ),
+        (
+            f"query Q($v: [ActivityType!]) {page('(filter: {types: $v})', 'totalCount')}",
+            {"v": ["VIEW"] * 101},
+            "$v",
+        ),
+    ],
+)
+async def test_a_list_in_variables_of_more_items_than_any_list_has_is_refused(
+    service: Service, query: str, variables: JSON, place: str
+) -> None:
+    [error] = (await (await service.client()).graphql(query, **variables))["errors"]
+
+    assert error["extensions"] == {"code": "INVALID_INPUT"}
+    assert error["message"].startswith(f"{place} holds ")
+    assert error["message"].endswith(" items; the limit is 100.")
+
+
+async def test_lists_of_a_hundred_items_and_lists_inside_json_are_accepted(
+    service: Service,
+) -> None:
+    client = await service.client()
+
+    document = await client.graphql(
+        "query Q($v: [ID!]!) { nodes(ids: $v) { id } }", v=[NO_TICKET] * 100
+    )
+
+    assert document == {"data": {"nodes": [None] * 100}}
+    ticket_id = await client.create_ticket(metadata={"a": [1] * 101})
+    assert ticket_id

@@ -43,6 +43,7 @@ from app.graphql_server.errors import (
     RequestErrors,
     cause_of,
 )
+from app.graphql_server.list_variables import ListVariable, check_lists, list_variables
 from app.graphql_server.response_size import ResponseSize
 from app.http import encode_json
 
@@ -62,6 +63,7 @@ class Operation(NamedTuple):
     name: str | None
     kind: OperationType
     inner_variables: tuple[str, ...]
+    list_variables: tuple[ListVariable, ...]
 
 
 class Result(NamedTuple):
@@ -195,6 +197,7 @@ class Executor:
         context: object,
         extensions: Mapping[str, Any] | None,
     ) -> "_Execution":
+        self._check_variables(operation, variables or {})
         # Built here rather than by graphql-core's `execute`, which answers variables that do not
         # fit and an error that reached the root alike.
         execution = _Execution.build(
@@ -213,6 +216,12 @@ class Executor:
             raise RequestErrors(execution, InvalidInput.code)
         return cast("_Execution", execution)
 
+    def _check_variables(self, operation: Operation, variables: Mapping[str, Any]) -> None:
+        try:
+            check_lists(variables, operation.list_variables, self._list_sizes.maximum)
+        except InvalidInput as error:
+            raise RequestErrors([GraphQLError(error.message)], error.code) from None
+
     def operations(self, text: str) -> "Operations":
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
         try:
@@ -222,7 +231,13 @@ class Executor:
         except RecursionError:
             raise QueryTooComplex("The document is too complex: it is nested too deeply.") from None
         return {
-            name: Operation(document, name, definition.operation, _inner_variables(document))
+            name: Operation(
+                document,
+                name,
+                definition.operation,
+                _inner_variables(document),
+                list_variables(self._schema, definition),
+            )
             for definition in document.definitions
             if isinstance(definition, OperationDefinitionNode)
             for name in [definition.name.value if definition.name else None]

@@ -1,0 +1,76 @@
+"""A bound on the lists in variables, checked before graphql-core coerces them item by item.
+
+Lists that are written in the document are bounded by its tokens.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from graphql import (
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    is_input_type,
+    type_from_ast,
+)
+
+from app.errors import InvalidInput
+
+
+class ListVariable(NamedTuple):
+    """A variable of an operation whose type is a list or an input object that may hold one."""
+
+    name: str
+    type: GraphQLInputType
+
+
+def list_variables(
+    schema: GraphQLSchema, operation: OperationDefinitionNode
+) -> tuple[ListVariable, ...]:
+    """Return the variables of a valid operation that `check_lists` has to look at."""
+    return tuple(
+        ListVariable(definition.variable.name.value, type_)
+        for definition in operation.variable_definitions or ()
+        if is_input_type(type_ := type_from_ast(schema, definition.type))
+        and _may_hold_lists(type_, frozenset())
+    )
+
+
+def _may_hold_lists(type_: GraphQLInputType, around: frozenset[str]) -> bool:
+    match type_:
+        case GraphQLNonNull():
+            return _may_hold_lists(type_.of_type, around)
+        case GraphQLList():
+            return True
+        case GraphQLInputObjectType() if type_.name not in around:
+            around |= {type_.name}
+            return any(_may_hold_lists(one.type, around) for one in type_.fields.values())
+    return False
+
+
+def check_lists(
+    variables: Mapping[str, Any], listed: tuple[ListVariable, ...], maximum: int
+) -> None:
+    """Raise InvalidInput for a list of more items than `maximum`, wherever in the variables.
+
+    What does not fit its type is left to the coercion, which follows.
+    """
+    for name, type_ in listed:
+        _check(variables.get(name), type_, maximum, f"${name}")
+
+
+def _check(value: object, type_: GraphQLInputType, maximum: int, place: str) -> None:
+    if isinstance(type_, GraphQLNonNull):
+        _check(value, type_.of_type, maximum, place)
+    elif isinstance(type_, GraphQLList) and isinstance(value, list):
+        if len(value) > maximum:
+            raise InvalidInput(f"{place} holds {len(value)} items; the limit is {maximum}.")
+        for index, item in enumerate(value):
+            _check(item, type_.of_type, maximum, f"{place}.{index}")
+    elif isinstance(type_, GraphQLInputObjectType) and isinstance(value, dict):
+        for name, field in type_.fields.items():
+            if name in value:
+                _check(value[name], field.type, maximum, f"{place}.{name}")
