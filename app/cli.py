@@ -1,60 +1,32 @@
-"""The operator's door: serve, migrate, token, schema. What goes wrong is one line and exit 1."""
+"""The command line of the operator. What goes wrong is one line and exit status 1."""
 
 import argparse
-import asyncio
-import multiprocessing
-import os
 import re
-import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from types import FrameType
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Final
 from uuid import UUID
 
-import uvicorn
-from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
-from starlette.applications import Starlette
-from uvicorn.supervisors.multiprocess import Multiprocess
-
-from app.activity.values import format_datetime, parse_uuid, utc_now
-from app.auth import Scope, Token, Viewer
-from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
-from app.errors import InvalidInput
-from app.graphql.schema import print_schema
-from app.graphql_server.documents import ManifestUnusable
-from app.main import create_app, create_timeline, running
-from app.models import AccessToken
-from app.settings import ENV_PREFIX, Settings
-from app.store.database import (
-    Database,
-    DatabaseUnusable,
-    open_database,
-    parse_url,
-    require_openable,
-    sqlite_file,
+from app.activity.values import parse_uuid
+from app.auth import Scope
+from app.commands import (
+    OperatorError,
+    create,
+    list_all,
+    migrate_database,
+    print_sdl,
+    revoke,
+    serve,
 )
-from app.store.migrate import migrate
-from app.store.reader import has_tickets, load_tickets
-from app.store.tokens import create_token, list_tokens, revoke_token
+from app.errors import InvalidInput
+from app.graphql_server.documents import ManifestUnusable
+from app.store.database import DatabaseUnusable
 
-_DEMO_TOKEN_LIFE: Final = timedelta(days=1)
-_GRACE_SECONDS: Final = 30
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100
 _MAX_WORKERS: Final = 64
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
-
-
-T = TypeVar("T")
-
-
-class OperatorError(Exception):
-    """What the operator has to mend, in one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,213 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ticket-activity: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def serve(options: argparse.Namespace) -> None:
-    settings = _settings()
-    create_app(settings)  # what is wrong with the settings ends the start here
-    listener = _listen(settings)
-    asyncio.run(_prepare_database(settings))
-    if options.demo and (tokens := asyncio.run(_prepare_demo(settings))):
-        print(demo_hints(settings, listener.getsockname()[1], *tokens), flush=True)
-    config = uvicorn.Config(
-        "app.cli:create_served_app",
-        factory=True,
-        workers=options.workers,
-        http="httptools",
-        ws="websockets-sansio",
-        ws_max_size=settings.max_body_bytes,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    # Uvicorn ends gracefully, then raises the signal again for whoever handled it before: nobody.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    if options.workers > 1:
-        Multiprocess(config, [listener]).run()
-    else:
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def create_served_app() -> Starlette:
-    """Build the service in the process that serves it, by the settings."""
-    app = create_app(_settings())
-    running = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(app_: Starlette) -> AsyncIterator[Any]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            _before(number, app_.state.end_streams)
-        _end_with_parent()
-        async with running(app_) as state:
-            yield state
-
-    app.router.lifespan_context = lifespan
-    return app
-
-
-def _end_with_parent() -> None:
-    """Let a worker end as on SIGTERM when the process that started it is gone."""
-    if parent := multiprocessing.parent_process():
-        loop = asyncio.get_running_loop()
-
-        def end() -> None:
-            loop.remove_reader(parent.sentinel)
-            signal.raise_signal(signal.SIGTERM)
-
-        loop.add_reader(parent.sentinel, end)
-
-
-def _before(number: signal.Signals, act: Callable[[], None]) -> None:
-    """Do something before what Uvicorn does on a signal: it waits for streams, and tells nobody."""
-    loop, handle = asyncio.get_running_loop(), signal.getsignal(number)
-
-    def handler(received: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(act)
-        if callable(handle):
-            handle(received, frame)
-
-    signal.signal(number, handler)
-
-
-def migrate_database(_options: argparse.Namespace) -> None:
-    asyncio.run(_prepare_database(_settings()))
-
-
-def print_sdl(_options: argparse.Namespace) -> None:
-    print(print_schema(), end="")
-
-
-def create(options: argparse.Namespace) -> None:
-    now = utc_now()
-
-    async def issue(database: Database) -> Token:
-        return await create_token(
-            database,
-            name=options.name,
-            actor_id=options.actor,
-            scopes=set(options.scope or (Scope.READ, Scope.WRITE)),
-            created_at=now,
-            expires_at=options.expires_in and now + options.expires_in,
-        )
-
-    print(asyncio.run(_with_database(_settings(), issue)).text)
-
-
-def list_all(_options: argparse.Namespace) -> None:
-    for row in asyncio.run(_with_database(_settings(), list_tokens)):
-        print(_token_line(row))
-
-
-def revoke(options: argparse.Namespace) -> None:
-    async def revoke_it(database: Database) -> bool:
-        return await revoke_token(database, options.id, utc_now())
-
-    if not asyncio.run(_with_database(_settings(), revoke_it)):
-        raise OperatorError(f"There is no token with the id {options.id}.")
-    print(f"Revoked {options.id}; running processes refuse it within 5 seconds.")
-
-
-def _settings() -> Settings:
-    """Read the settings; a wrong value or a name that is none ends the start."""
-    names = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
-    given = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
-    if unknown := sorted(name for name in given if name.upper() not in names):
-        raise OperatorError(f"There is no setting {', '.join(unknown)}; README.md lists them all.")
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
-        raise OperatorError(f"{name} is {first['input']!r}: {first['msg']}.") from None
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Take the port before anything else is done."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise OperatorError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            f"{ENV_PREFIX}HOST and {ENV_PREFIX}PORT choose another."
-        ) from None
-    return listener
-
-
-async def _prepare_database(settings: Settings) -> None:
-    file = sqlite_file(parse_url(settings.database_url))
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperatorError(f"Cannot make the folder {file.parent}: {error.strerror}.") from None
-    await _with_database(settings, migrate)
-
-
-async def _with_database(
-    settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]
-) -> T:
-    """Run one piece of work; what the engine says against it becomes one line."""
-    require_openable(settings.database_url)
-    database = open_database(settings.database_url, read_connections=1)
-    try:
-        return await use(database)
-    except DBAPIError as error:
-        raise OperatorError(
-            f"Cannot use the database {parse_url(settings.database_url).database}: {error.orig}."
-        ) from None
-    finally:
-        await database.close()
-
-
-async def _prepare_demo(settings: Settings) -> list[str]:
-    """Load the demo into an empty database; return tokens where the demo is what it holds."""
-    now = utc_now()
-    if not await _with_database(settings, has_tickets):
-        timeline = create_timeline(settings, DemoClock(now))
-        async with running(timeline):
-            await load_demo(timeline)
-
-    async def issue(database: Database) -> list[str]:
-        [ticket] = await load_tickets(database, [PRINTER])
-        viewers = (ADA, ALAN) if ticket else ()
-        return [(await _demo_token(database, viewer, now)).text for viewer in viewers]
-
-    return await _with_database(settings, issue)
-
-
-async def _demo_token(database: Database, viewer: Viewer, now: datetime) -> Token:
-    return await create_token(
-        database,
-        name=f"{viewer.name} (demo)",
-        actor_id=viewer.actor_id,
-        scopes=viewer.scopes,
-        created_at=now,
-        expires_at=now + _DEMO_TOKEN_LIFE,
-    )
-
-
-def _token_line(row: AccessToken) -> str:
-    times = (
-        ("created", row.created_at),
-        ("expires", row.expires_at),
-        ("revoked", row.revoked_at),
-        ("last used", row.last_used_at),
-    )
-    return "  ".join(
-        [
-            row.id,
-            row.name,
-            f"actor {row.actor_id}",
-            ",".join(row.scopes),
-            *(f"{label} {format_datetime(at) if at else 'never'}" for label, at in times),
-        ]
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "TICKET_ACTIVITY_"
@@ -40,6 +40,15 @@ class Settings(BaseSettings):
     )
     max_header_bytes: PositiveInt = Field(
         default=32 * KIB, description="Largest headers, in bytes."
+    )
+    max_receive_seconds: PositiveFloat = Field(
+        default=30, description="How long a request may take to arrive, in seconds."
+    )
+    drain_seconds: NonNegativeFloat = Field(
+        default=1,
+        description=(
+            "How long idle connections are kept at a shutdown, to answer what is on its way."
+        ),
     )
     max_message_length: PositiveInt = Field(
         default=64 * KIB, description="Longest message, in characters."

@@ -18,7 +18,8 @@ FLOORS = [
     {"app.graphql"},
     {"app.rest"},
     {"app.main"},
-    {"app.demo"},
+    {"app.demo", "app.server"},
+    {"app.commands"},
     {"app.cli"},
     {"app.__main__"},
 ]

@@ -1,0 +1,197 @@
+"""The commands of the operator: serve, migrate, schema, token."""
+
+import argparse
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+
+from app.activity.values import format_datetime, utc_now
+from app.auth import Scope, Token, Viewer
+from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
+from app.graphql.schema import print_schema
+from app.main import create_app, create_timeline, running
+from app.models import AccessToken
+from app.server.server import serve_in_this_process
+from app.server.workers import serve_in_workers
+from app.settings import ENV_PREFIX, Settings
+from app.store.database import (
+    Database,
+    open_database,
+    parse_url,
+    require_openable,
+    sqlite_file,
+)
+from app.store.migrate import migrate
+from app.store.reader import has_tickets, load_tickets
+from app.store.tokens import create_token, list_tokens, revoke_token
+
+_DEMO_TOKEN_LIFE: Final = timedelta(days=1)
+
+T = TypeVar("T")
+
+
+class OperatorError(Exception):
+    """What the operator has to mend, in one line."""
+
+
+def serve(options: argparse.Namespace) -> None:
+    settings = _settings()
+    create_app(settings)  # what is wrong with the settings ends the start here
+    with _listen(settings) as listener:
+        asyncio.run(_prepare_database(settings))
+        tokens = asyncio.run(_prepare_demo(settings)) if options.demo else []
+        port = listener.getsockname()[1]
+
+        def announce() -> None:
+            if tokens:
+                print(demo_hints(settings, port, *tokens), flush=True)
+
+        if options.workers == 1:
+            serve_in_this_process(settings, listener, announce)
+        elif not serve_in_workers(settings, listener, options.workers, announce):
+            raise OperatorError("A process that serves did not start; the lines above say why.")
+
+
+def migrate_database(_options: argparse.Namespace) -> None:
+    asyncio.run(_prepare_database(_settings()))
+
+
+def print_sdl(_options: argparse.Namespace) -> None:
+    print(print_schema(), end="")
+
+
+def create(options: argparse.Namespace) -> None:
+    now = utc_now()
+
+    async def issue(database: Database) -> Token:
+        return await create_token(
+            database,
+            name=options.name,
+            actor_id=options.actor,
+            scopes=set(options.scope or (Scope.READ, Scope.WRITE)),
+            created_at=now,
+            expires_at=options.expires_in and now + options.expires_in,
+        )
+
+    print(asyncio.run(_with_database(_settings(), issue)).text)
+
+
+def list_all(_options: argparse.Namespace) -> None:
+    for row in asyncio.run(_with_database(_settings(), list_tokens)):
+        print(_token_line(row))
+
+
+def revoke(options: argparse.Namespace) -> None:
+    async def revoke_it(database: Database) -> bool:
+        return await revoke_token(database, options.id, utc_now())
+
+    if not asyncio.run(_with_database(_settings(), revoke_it)):
+        raise OperatorError(f"There is no token with the id {options.id}.")
+    print(f"Revoked {options.id}; running processes refuse it within 5 seconds.")
+
+
+def _settings() -> Settings:
+    """Read the settings; a wrong value or a name that is none ends the start."""
+    names = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
+    given = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+    if unknown := sorted(name for name in given if name.upper() not in names):
+        raise OperatorError(f"There is no setting {', '.join(unknown)}; README.md lists them all.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
+        raise OperatorError(f"{name} is {first['input']!r}: {first['msg']}.") from None
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port before anything else is done."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise OperatorError(
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+            f"{ENV_PREFIX}HOST and {ENV_PREFIX}PORT choose another."
+        ) from None
+    return listener
+
+
+async def _prepare_database(settings: Settings) -> None:
+    file = sqlite_file(parse_url(settings.database_url))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"Cannot make the folder {file.parent}: {error.strerror}.") from None
+    await _with_database(settings, migrate)
+
+
+async def _with_database(
+    settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]
+) -> T:
+    """Run one piece of work; what the engine says against it becomes one line."""
+    require_openable(settings.database_url)
+    database = open_database(settings.database_url, read_connections=1)
+    try:
+        return await use(database)
+    except DBAPIError as error:
+        raise OperatorError(
+            f"Cannot use the database {parse_url(settings.database_url).database}: {error.orig}."
+        ) from None
+    finally:
+        await database.close()
+
+
+async def _prepare_demo(settings: Settings) -> list[str]:
+    """Load the demo into an empty database; return tokens where the demo is what it holds."""
+    now = utc_now()
+    if not await _with_database(settings, has_tickets):
+        timeline = create_timeline(settings, DemoClock(now))
+        async with running(timeline):
+            await load_demo(timeline)
+
+    async def issue(database: Database) -> list[str]:
+        [ticket] = await load_tickets(database, [PRINTER])
+        viewers = (ADA, ALAN) if ticket else ()
+        return [(await _demo_token(database, viewer, now)).text for viewer in viewers]
+
+    return await _with_database(settings, issue)
+
+
+async def _demo_token(database: Database, viewer: Viewer, now: datetime) -> Token:
+    return await create_token(
+        database,
+        name=f"{viewer.name} (demo)",
+        actor_id=viewer.actor_id,
+        scopes=viewer.scopes,
+        created_at=now,
+        expires_at=now + _DEMO_TOKEN_LIFE,
+    )
+
+
+def _token_line(row: AccessToken) -> str:
+    times = (
+        ("created", row.created_at),
+        ("expires", row.expires_at),
+        ("revoked", row.revoked_at),
+        ("last used", row.last_used_at),
+    )
+    return "  ".join(
+        [
+            row.id,
+            row.name,
+            f"actor {row.actor_id}",
+            ",".join(row.scopes),
+            *(f"{label} {format_datetime(at) if at else 'never'}" for label, at in times),
+        ]
+    )

@@ -1,0 +1,134 @@
+"""HTTP/1.1 on one connection: Uvicorn's protocol with a bound on slow clients and a gentle end.
+
+Uvicorn lets a client send one request for ever, and at a shutdown closes every idle connection at
+once: what a client sends on it at that moment is reset instead of answered.
+"""
+
+import asyncio
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.settings import Settings
+
+_GRACE_SECONDS: Final = 30
+"""How long what is under way at a shutdown may take."""
+
+_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_ENDING: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Connection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """The connection of one client."""
+
+    config: "ServerConfig"
+    _is_draining = False
+    _is_receiving = True  # so that a client that connects must send something in time
+    _has_head = False
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._bound_receiving()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._bound_receiving()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._clear_deadline()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_receiving, self._has_head = True, False
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._has_head = True
+        if self._is_draining and self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._is_receiving = False
+        self._clear_deadline()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_draining:
+            self._close_when_idle()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._is_receiving = False
+        self._clear_deadline()
+        if self._is_draining:
+            self.transport.write(_ENDING)
+            self.transport.close()
+        else:
+            super().handle_websocket_upgrade()
+
+    def shutdown(self) -> None:
+        """End after the answer under way, or the one to what arrives within the drain time.
+
+        That answer says `Connection: close` (RFC 9112 section 9.6). One that has begun could not
+        say so, so its connection is kept like an idle one.
+        """
+        self._is_draining = True
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+        elif self.cycle is None or self.cycle.response_complete:
+            self._close_when_idle()
+
+    def _close_when_idle(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        # Uvicorn calls this off when something arrives.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.config.drain_seconds, self.timeout_keep_alive_handler
+        )
+
+    def _bound_receiving(self) -> None:
+        if self._is_receiving and self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(
+                self.config.max_receive_seconds, self._end_receiving
+            )
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _end_receiving(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._bound_receiving()  # an answer is under way, to this request or one before it
+            return
+        if not self._has_head:
+            self.transport.write(_TOO_SLOW)
+        self.transport.close()
+
+
+class ServerConfig(uvicorn.Config):
+    """Uvicorn's options, and those of `HttpProtocol`."""
+
+    def __init__(self, app: Starlette, settings: Settings) -> None:
+        super().__init__(
+            app,
+            http=HttpProtocol,
+            ws="websockets-sansio",
+            ws_max_size=settings.max_body_bytes,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        self.max_receive_seconds = settings.max_receive_seconds
+        self.drain_seconds = settings.drain_seconds
