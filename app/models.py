@@ -99,7 +99,12 @@ class TicketActivity(SQLModel, table=True):
         _listed_index("ix_ticket_activity_created", "ticket_id", "created_at", "id"),
         _listed_index("ix_ticket_activity_updated", "ticket_id", "updated_at", "id"),
         _index_of_some(
-            "ix_ticket_activity_merge", "ticket_id", "id", where="activity_type = 'merged_into'"
+            "ix_ticket_activity_merge",
+            "ticket_id",
+            "activity_type",
+            "deleted_at",
+            "is_private",
+            where="activity_type = 'merged_into'",
         ),
         _WITHOUT_ROWID,
     )

@@ -49,30 +49,35 @@ _SELECT_ORIGINALS = select(
     ),
     rows.CHANGE.c.version == 1,
 )
+# Every column asked of it is in its index `ix_ticket_activity_merge`: SQLite's planner would else
+# prefer the primary key and read the whole timeline.
+_MERGE = rows.ACTIVITY.alias("merge")
 _SELECT_MERGES = (
     select(
-        rows.ACTIVITY.c.ticket_id,
-        rows.ACTIVITY.c.id,
+        _MERGE.c.ticket_id,
+        _MERGE.c.id,
         rows.CHANGE.c.seq,
-        rows.ACTIVITY.c.metadata["ticketId"].as_string().label("target"),
+        rows.ACTIVITY.c.metadata["ticketId"].as_string(),
     )
     .join_from(
+        _MERGE,
         rows.ACTIVITY,
+        (rows.ACTIVITY.c.ticket_id == _MERGE.c.ticket_id) & (rows.ACTIVITY.c.id == _MERGE.c.id),
+    )
+    .join(
         rows.CHANGE,
-        (rows.CHANGE.c.ticket_id == rows.ACTIVITY.c.ticket_id)
-        & (rows.CHANGE.c.activity_id == rows.ACTIVITY.c.id),
+        (rows.CHANGE.c.ticket_id == _MERGE.c.ticket_id)
+        & (rows.CHANGE.c.activity_id == _MERGE.c.id),
     )
     .where(
-        rows.ACTIVITY.c.ticket_id.in_(bindparam("ids", expanding=True)),
-        # In the text of the statement, as in that of the index: a parameter could be any type.
-        rows.ACTIVITY.c.activity_type == literal_column("'merged_into'"),
-        rows.ACTIVITY.c.deleted_at.is_(None),
+        _MERGE.c.ticket_id.in_(bindparam("ids", expanding=True)),
+        # Written out, as in the condition of the index: a parameter could have any value.
+        _MERGE.c.activity_type == literal_column("'merged_into'"),
+        _MERGE.c.deleted_at.is_(None),
         # Earlier releases let such entries be private.
-        rows.ACTIVITY.c.is_private.is_(False),
+        _MERGE.c.is_private.is_(False),
         rows.CHANGE.c.version == 1,
     )
-    # SQLite's planner would read the whole timeline by its primary key.
-    .with_hint(rows.ACTIVITY, "INDEXED BY ix_ticket_activity_merge", "sqlite")
 )
 _UPDATE_TICKET = update(rows.TICKET).where(rows.TICKET.c.id == bindparam("key_id"))
 _UPDATE_ACTIVITY = update(rows.ACTIVITY).where(

@@ -43,7 +43,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_ticket_activity_merge",
         "ticket_activity",
-        ["ticket_id", "id"],
+        ["ticket_id", "activity_type", "deleted_at", "is_private"],
         sqlite_where=_IS_MERGE,
         postgresql_where=_IS_MERGE,
     )
