@@ -156,6 +156,9 @@ class Reconnect(ServiceError):
 
     code, status = "RECONNECT", 503
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Retry-After": "1"})
+
 
 class Busy(ServiceError):
     """The write queue is full, the database is locked, or the service is closing: try again."""

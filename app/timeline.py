@@ -17,7 +17,7 @@ from app.activity.decide import Outcome
 from app.activity.input_limits import InputLimits
 from app.activity.listing import Filter, Listing, Page, Position, Side, Window
 from app.activity.state import Activity, Revision, Ticket
-from app.activity.visible_changes import SeenChange, as_seen, parse_feed_cursor
+from app.activity.visible_changes import Begun, SeenChange, as_seen, parse_feed_cursor
 from app.auth import Scope, Token, Viewer, parse_authorization
 from app.errors import InvalidInput, NotFound, TooManyStreams, Unauthenticated
 from app.models import AccessToken
@@ -146,11 +146,11 @@ class Timeline:
 
     async def follow_changes(
         self, viewer: Viewer, ticket_id: UUID, after: str | None
-    ) -> AsyncGenerator[SeenChange]:
+    ) -> AsyncGenerator[Begun | SeenChange]:
         """Return what the viewer sees of a ticket's changes: after a cursor, or from now on.
 
-        Raises NotFound, InvalidInput and TooManyStreams; the stream raises Reconnect when the
-        service shuts down.
+        Where they begin comes first. Raises NotFound, InvalidInput and TooManyStreams; the stream
+        raises Reconnect when the service shuts down.
         """
         ticket, seq = await self._feed_position(viewer, ticket_id, after)
         if self._streams[viewer.token_id] >= self.max_streams:
@@ -159,9 +159,12 @@ class Timeline:
             )
         return self._follow(viewer, ticket, ticket.last_seq if seq is None else seq)
 
-    async def _follow(self, viewer: Viewer, ticket: Ticket, seq: int) -> AsyncGenerator[SeenChange]:
+    async def _follow(
+        self, viewer: Viewer, ticket: Ticket, seq: int
+    ) -> AsyncGenerator[Begun | SeenChange]:
         self._streams[viewer.token_id] += 1
         try:
+            yield Begun(seq)
             async with aclosing(self.feed.follow(ticket.id, seq)) as batches:
                 async for entries in batches:
                     for change in as_seen(viewer, entries):

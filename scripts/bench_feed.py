@@ -25,13 +25,14 @@ from tests.support.service import Client
 FOLLOW: Final = """
 subscription Follow($ticketId: UUID!) {
   ticketActivityChanges(ticketId: $ticketId) {
-    cursor changeType activityId ticketActivity { id message isPrivate version updatedAt }
+    cursor
+    change { changeType activityId ticketActivity { id message isPrivate version updatedAt } }
   }
 }
 """
 _SENT_AT: Final = re.compile(rb'"message":"at (\d+)"')
 _TIMEOUT_SECONDS: Final = 60
-_BEGUN_A_SECOND: Final = 400
+_BEGUN: Final = b'"change":null'
 
 
 @dataclass(eq=False)
@@ -43,12 +44,12 @@ class Subscriber(asyncio.Protocol):
     ticket_id: str
     latencies: list[float] = field(default_factory=list)
     _rest: bytes = b""
-    _ready: "asyncio.Future[None]" = field(
+    _begun: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
-    async def ready(self) -> None:
-        await self._ready
+    async def begun(self) -> None:
+        await self._begun
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -64,13 +65,16 @@ class Subscriber(asyncio.Protocol):
         if data.startswith(b"HTTP/1.1 101"):
             payload = {"Authorization": f"Bearer {self.token}"}
             self._say({"type": "connection_init", "payload": payload})
+        is_acknowledged = b"connection_ack" in data
         data = self._rest + data
         end = 0
         for found in _SENT_AT.finditer(data):
             self.latencies.append((now - int(found[1])) / 1e6)
             end = found.end()
         self._rest = data[end:][-2000:]
-        if b"connection_ack" in data and not self._ready.done():
+        if _BEGUN in data and not self._begun.done():
+            self._begun.set_result(None)
+        if is_acknowledged:
             variables = {"ticketId": self.ticket_id}
             self._say(
                 {
@@ -79,7 +83,6 @@ class Subscriber(asyncio.Protocol):
                     "payload": {"query": FOLLOW, "variables": variables},
                 }
             )
-            self._ready.set_result(None)
 
     def _say(self, message: object) -> None:
         """Send a text frame, masked with zeros as RFC 6455 allows."""
@@ -98,9 +101,7 @@ async def subscribe(origin: str, access: str, tickets: list[str]) -> list[Subscr
         await asyncio.get_running_loop().create_connection(
             lambda made=subscriber: made, address.hostname, address.port
         )
-        await subscriber.ready()
-    # The protocol has no word for a subscription that has begun.
-    await asyncio.sleep(1 + len(subscribers) / _BEGUN_A_SECOND)
+        await subscriber.begun()
     return subscribers
 
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -76,7 +75,7 @@ async def state_of(client: Client, ticket_id: str) -> JSON:
 
 async def follow_until(front: Front, stream: Any, count: int) -> None:
     """Take some changes, then cut the connection off."""
-    async with aclosing(stream) as changes:
+    async with stream as changes:
         for _ in range(count):
             front.apply(await anext(changes))
 
@@ -105,7 +104,7 @@ async def test_a_client_that_is_cut_off_a_hundred_times_misses_and_repeats_nothi
         await writing
         last = await author.create_activity(ticket_id, message="the end")
         stream = follow(process.origin, reader.token, ticket_id, front.cursor)
-        async with aclosing(stream) as changes:
+        async with stream as changes:
             while last["id"] not in front.entries:
                 front.apply(await anext(changes))
 
@@ -120,14 +119,13 @@ async def test_a_client_that_is_cut_off_a_hundred_times_misses_and_repeats_nothi
 async def test_the_shutdown_of_all_processes_is_quick_and_clean(tmp_path: Path) -> None:
     file = tmp_path / "tickets.db"
     with serve(file, workers=2) as running:
-        stream = over_event_stream(running.origin, running.token, PRINTER, None)
-        waiting = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(1)
-        ended = asyncio.to_thread(running.end, signal.SIGTERM)
-        async with asyncio.timeout(15):
-            assert await ended == 0
+        async with (
+            asyncio.timeout(15),
+            over_event_stream(running.origin, running.token, PRINTER, None) as changes,
+        ):
+            assert await asyncio.to_thread(running.end, signal.SIGTERM) == 0
             with pytest.raises(StopAsyncIteration):
-                await waiting
+                await anext(changes)
 
 
 def test_the_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:

@@ -135,8 +135,10 @@ type UpdateTicketActivityPayload { ticketActivity: TicketActivity  userErrors: [
 type UserError { code: UserErrorCode!  message: String!  path: [String!] }
 
 type Subscription {
-  ticketActivityChanges(ticketId: UUID!, after: String): TicketActivityChange!
+  ticketActivityChanges(ticketId: UUID!, after: String): TicketActivityChangesPayload!
 }
+
+type TicketActivityChangesPayload { cursor: String!  change: TicketActivityChange }
 
 type TicketActivityChange {
   cursor: String!

@@ -3,13 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
 
 from app.auth import Scope, parse_authorization
 from app.settings import Settings
@@ -17,20 +15,24 @@ from app.store.tokens import revoke_token
 from tests.support.live import (
     FOLLOW,
     STATE,
+    closing,
     event_stream,
     feed,
+    follow,
     listening,
     over_event_stream,
     over_web_socket,
     receive,
+    results_of,
     send,
     seq_of,
+    stand,
     subscribe,
     web_socket,
 )
 from tests.support.service import JSON, UPDATE, Client, Service, start
 
-STREAMS = pytest.mark.parametrize("follow", [over_web_socket, over_event_stream], ids=["ws", "sse"])
+STREAMS = pytest.mark.parametrize("over", [over_web_socket, over_event_stream], ids=["ws", "sse"])
 
 
 @pytest.fixture
@@ -54,32 +56,18 @@ async def write(author: Client, entry: JSON, message: str, **more: Any) -> None:
     assert (await author.put(entry["ticketId"], entry["id"], body)).status_code == 200
 
 
-async def closing(ws: ClientConnection) -> tuple[int, str]:
-    """Read until the service closes the connection; return the code and the reason."""
-
-    async def read() -> None:
-        while True:
-            await ws.recv()
-
-    with pytest.raises(ConnectionClosed) as closed:
-        await asyncio.wait_for(read(), 10)
-    end = closed.value.rcvd
-    assert end
-    return end.code, end.reason
-
-
 # What comes
 
 
 @STREAMS
 async def test_what_was_missed_comes_first_then_what_happens(
-    origin: str, author: Client, entry: JSON, follow: Any
+    origin: str, author: Client, entry: JSON, over: Any
 ) -> None:
     ticket_id = entry["ticketId"]
     start_ = (await feed(author, ticket_id, first=1))["pageInfo"]["endCursor"]
     await write(author, entry, "1")
 
-    async with aclosing(follow(origin, author.token, ticket_id, start_)) as changes:
+    async with over(origin, author.token, ticket_id, start_) as changes:
         missed = [await anext(changes) for _ in range(2)]
         await write(author, entry, "2")
         live = await anext(changes)
@@ -91,13 +79,13 @@ async def test_what_was_missed_comes_first_then_what_happens(
 
 @STREAMS
 async def test_a_query_and_a_stream_from_its_cursor_leave_nothing_out(
-    origin: str, author: Client, entry: JSON, follow: Any
+    origin: str, author: Client, entry: JSON, over: Any
 ) -> None:
     state = (await author.graphql(STATE, id=entry["ticketId"]))["data"]["ticket"]
     await write(author, entry, "1")
     cursor = state["changesCursor"]
 
-    async with aclosing(follow(origin, author.token, entry["ticketId"], cursor)) as changes:
+    async with over(origin, author.token, entry["ticketId"], cursor) as changes:
         change = await anext(changes)
 
     assert change["ticketActivity"]["message"] == "1"
@@ -106,16 +94,15 @@ async def test_a_query_and_a_stream_from_its_cursor_leave_nothing_out(
 
 async def test_without_a_cursor_it_begins_now(origin: str, author: Client, entry: JSON) -> None:
     async with web_socket(origin, author.token) as ws:
-        await subscribe(ws, ticketId=entry["ticketId"])
-        await send(ws, type="ping")
-        assert await receive(ws) == {"type": "pong"}
-        await asyncio.sleep(0.2)
+        cursor = await follow(ws, ticketId=entry["ticketId"])
         await write(author, entry, "1")
 
         message = await receive(ws)
 
-    change = message["payload"]["data"]["ticketActivityChanges"]
-    assert change["ticketActivity"]["message"] == "1"
+    state = (await author.graphql(STATE, id=entry["ticketId"]))["data"]["ticket"]
+    payload = message["payload"]["data"]["ticketActivityChanges"]
+    assert payload["change"]["ticketActivity"]["message"] == "1"
+    assert seq_of(cursor) + 1 == seq_of(payload["cursor"]) == seq_of(state["changesCursor"])
 
 
 @STREAMS
@@ -131,7 +118,7 @@ async def test_a_stream_shows_what_its_viewer_sees(
     origin: str,
     author: Client,
     entry: JSON,
-    follow: Any,
+    over: Any,
     flips: list[bool],
     expected: list[Any],
 ) -> None:
@@ -140,9 +127,8 @@ async def test_a_stream_shows_what_its_viewer_sees(
     cursor = (await feed(other, ticket_id))["pageInfo"]["endCursor"]
     seen: list[tuple[str, str | None]] = []
 
-    async with aclosing(follow(origin, other.token, ticket_id, cursor)) as changes:
+    async with over(origin, other.token, ticket_id, cursor) as changes:
         waiting = asyncio.ensure_future(anext(changes))
-        await asyncio.sleep(0.2)
         for number, flip in enumerate(flips):
             await write(author, entry, f"change {number}", isPrivate=flip)
             if len(seen) < len(expected):
@@ -165,7 +151,7 @@ async def test_nothing_is_sent_of_what_was_never_seen(
     await write(author, hidden, "still hidden")
     public = await author.create_activity(ticket_id, message="public")
 
-    async with aclosing(over_web_socket(origin, other.token, ticket_id, cursor)) as changes:
+    async with over_web_socket(origin, other.token, ticket_id, cursor) as changes:
         assert (await anext(changes))["activityId"] == public["id"]
 
 
@@ -173,8 +159,7 @@ async def test_many_follow_one_ticket(service: Service, origin: str, author: Cli
     entry = await author.create_activity(await author.create_ticket(), message="0")
     async with web_socket(origin, author.token) as ws:
         for number in range(50):
-            await subscribe(ws, str(number), ticketId=entry["ticketId"])
-        await asyncio.sleep(0.3)
+            await follow(ws, str(number), ticketId=entry["ticketId"])
         await write(author, entry, "1")
 
         received = [await receive(ws) for _ in range(50)]
@@ -188,7 +173,7 @@ async def test_a_slow_subscriber_reads_on_from_the_database(
     ticket_id = entry["ticketId"]
     cursor = (await feed(author, ticket_id))["pageInfo"]["endCursor"]
 
-    async with aclosing(over_web_socket(origin, author.token, ticket_id, cursor)) as changes:
+    async with over_web_socket(origin, author.token, ticket_id, cursor) as changes:
         await write(author, entry, "first")
         assert (await anext(changes))["ticketActivity"]["message"] == "first"
         # More than a process keeps in memory, while this client reads nothing.
@@ -230,10 +215,8 @@ async def test_last_event_id_wins_over_the_argument(
     variables = {"ticketId": entry["ticketId"], "after": start_}
 
     async with event_stream(origin, author.token, variables, **{"Last-Event-ID": newer}) as events:
-        async for event in events:
-            if event.get("event") == "next":
-                assert '"message":"1"' in event["data"]
-                break
+        assert await stand(events) == newer
+        assert '"message":"1"' in (await anext(results_of(events)))["data"]
 
 
 # What is refused
@@ -273,6 +256,7 @@ async def test_a_subscription_that_cannot_begin_says_why(
         (["not JSON"], 4400),
         (["[]"], 4400),
         (['{"type": 1}'], 4400),
+        (['{"type": "unknown"}'], 4400),
         (['{"type": "subscribe", "id": "1", "payload": {"query": "{ __typename }"}}'], 4401),
         (['{"type": "connection_init"}'], 4401),
         (['{"type": "connection_init", "payload": {"Authorization": "Bearer x"}}'], 4401),
@@ -343,21 +327,21 @@ async def test_subscriptions_are_limited_by_connection_and_by_token(narrow: Sett
         author = await service.client()
         ticket_id = await author.create_ticket()
         async with web_socket(origin, author.token) as one, web_socket(origin, author.token) as two:
-            for name in "abc":
-                await subscribe(one, name, ticketId=ticket_id)
+            for name in "ab":
+                await follow(one, name, ticketId=ticket_id)
+            await subscribe(one, "c", ticketId=ticket_id)
             refused = await receive(one)
             assert refused["id"] == "c"
             assert "2 operations, which is the limit" in refused["payload"][0]["message"]
-            await asyncio.sleep(0.2)
-            await subscribe(two, "d", ticketId=ticket_id)
-            await asyncio.sleep(0.2)
+            await follow(two, "d", ticketId=ticket_id)
             await subscribe(two, "e", ticketId=ticket_id)
             refused = await receive(two)
             assert refused["id"] == "e"
             assert refused["payload"][0]["extensions"]["code"] == "TOO_MANY_SUBSCRIPTIONS"
             await send(one, id="a", type="complete")
-            await asyncio.sleep(0.2)
-            await subscribe(two, "f", ticketId=ticket_id)
+            await send(one, type="ping")
+            assert await receive(one) == {"type": "pong"}  # what it held is released by now
+            await follow(two, "f", ticketId=ticket_id)
             await author.create_activity(ticket_id)
             assert {(await receive(two))["id"] for _ in range(2)} == {"d", "f"}
 
@@ -375,8 +359,8 @@ async def test_a_stream_ends_at_its_lifetime_for_the_client_to_come_again(
             await subscribe(ws, ticketId=ticket_id)
             assert (await closing(ws))[0] == 1012
         async with event_stream(origin, author.token, {"ticketId": ticket_id}) as events:
-            received = [event async for event in events]
-        assert not [event for event in received if event.get("event") == "complete"]
+            received = [event["event"] async for event in events if "event" in event]
+        assert received == ["next"]  # that it stands, and no `complete`
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired"])
@@ -391,8 +375,8 @@ async def test_a_token_that_ends_ends_its_streams_within_five_seconds(
         web_socket(origin, client.token) as ws,
         event_stream(origin, client.token, {"ticketId": ticket_id}) as events,
     ):
-        await subscribe(ws, ticketId=ticket_id)
-        await asyncio.sleep(0.1)
+        await follow(ws, ticketId=ticket_id)
+        await stand(events)
         if end == "revoked":
             await revoke_token(service.database, token_id, service.clock())
             service.clock.advance(seconds=2)  # what the clock of the service shows meanwhile
@@ -418,8 +402,8 @@ async def test_at_shutdown_every_stream_ends_for_the_client_to_come_again(
         web_socket(origin, author.token) as ws,
         event_stream(origin, author.token, {"ticketId": ticket_id}) as events,
     ):
-        await subscribe(ws, ticketId=ticket_id)
-        await asyncio.sleep(0.2)
+        await follow(ws, ticketId=ticket_id)
+        await stand(events)
         service.app.state.end_streams()
         async with asyncio.timeout(5):
             assert (await closing(ws))[0] == 1012

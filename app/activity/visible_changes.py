@@ -3,8 +3,7 @@
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 from uuid import UUID
 
 from app.activity.listing import decode_cursor
@@ -19,7 +18,7 @@ class FeedEntry:
     """A change as the history has it. `activity` is the entry as the change left it.
 
     `was_private` is None where there was nothing before; `is_private_now` is None where there is
-    nothing any more. `shown` is for a door to keep what it makes of the entry, for all who see it.
+    nothing any more.
     """
 
     seq: int
@@ -27,7 +26,6 @@ class FeedEntry:
     activity: Activity
     was_private: bool | None
     is_private_now: bool | None
-    shown: dict[ChangeType, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,13 @@ class SeenChange:
     change_type: ChangeType
     entry: FeedEntry
     activity: Activity | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a subscription yields first: the changes after `seq` follow."""
+
+    seq: int
 
 
 def as_seen(viewer: Viewer, entries: Sequence[FeedEntry]) -> Iterator[SeenChange]:

@@ -44,6 +44,7 @@ class Context:
         """Drop what was loaded: a mutation has changed it, and the next one may look again."""
         self.tickets.clear_all()
         self.activities.clear_all()
+        self._revisions.clear()
 
 
 def _version_key(activity: Activity) -> tuple[UUID, int]:

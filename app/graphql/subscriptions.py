@@ -1,16 +1,17 @@
 """The feed in the schema: a page of it, and the subscription to it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any
+from functools import cached_property
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
 
 from app.activity.listing import parse_size
 from app.activity.state import ChangeType as StateChangeType
-from app.activity.visible_changes import SeenChange, make_feed_cursor
+from app.activity.visible_changes import Begun, SeenChange, make_feed_cursor
 from app.graphql.connections import PageInfo, answer
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
@@ -38,19 +39,8 @@ class TicketActivityChange:
         description="The entry as the change left it; null when it is gone."
     )
 
-    results: strawberry.Private[dict[Any, Any]]
-
     @classmethod
     def of(cls, change: SeenChange) -> "TicketActivityChange":
-        """Make it once for everybody who sees the change alike."""
-        shown = change.entry.shown
-        if change.change_type not in shown:
-            shown[change.change_type] = cls._made_of(change)
-        made: TicketActivityChange = shown[change.change_type]
-        return made
-
-    @classmethod
-    def _made_of(cls, change: SeenChange) -> "TicketActivityChange":
         entry = change.entry.activity
         is_gone = change.change_type is StateChangeType.REMOVED
         return cls(
@@ -60,7 +50,6 @@ class TicketActivityChange:
             changed_at=entry.updated_at,
             changed_by_id=None if is_gone else entry.updated_by_id,
             ticket_activity=TicketActivity.of(change.activity),
-            results={},
         )
 
 
@@ -104,6 +93,39 @@ async def load_change_connection(
 
 @strawberry.type(
     description=(
+        "An event of the subscription to a ticket's changes. The first has no change: it confirms "
+        "that the subscription has begun, and where."
+    )
+)
+class TicketActivityChangesPayload:
+    ticket_id: strawberry.Private[UUID]
+    event: strawberry.Private[Begun | SeenChange]
+
+    @property
+    def key(self) -> Hashable:
+        """What looks the same to all viewers of one kind: see `graphql_server.events.Payload`."""
+        change_type = self.event.change_type if isinstance(self.event, SeenChange) else None
+        return self.ticket_id, self.event.seq, change_type
+
+    @cached_property
+    def event_id(self) -> str:
+        return make_feed_cursor(self.ticket_id, self.event.seq)
+
+    @strawberry.field(
+        description="The place in the feed: when the stream is cut, subscribe again after it."
+    )
+    def cursor(self) -> str:
+        return self.event_id
+
+    @strawberry.field(
+        description="The change; null in the first event, when nothing has happened yet."
+    )
+    def change(self) -> TicketActivityChange | None:
+        return TicketActivityChange.of(self.event) if isinstance(self.event, SeenChange) else None
+
+
+@strawberry.type(
+    description=(
         "What can be followed, over WebSocket (`graphql-transport-ws`, the token in "
         "`connection_init`) or server-sent events (distinct connections). A stream that ends "
         "without a word of completion is to be resumed after the last cursor."
@@ -113,7 +135,8 @@ class Subscription:
     @strawberry.subscription(
         description=(
             "The changes of a ticket's entries, in order and each once: those after a cursor "
-            "first, then what happens. Needs the scope `activity:read`."
+            "first, then what happens. The first event has no change: it confirms that the "
+            "subscription has begun. Needs the scope `activity:read`."
         )
     )
     async def ticket_activity_changes(
@@ -129,15 +152,15 @@ class Subscription:
                 )
             ),
         ] = None,
-    ) -> AsyncIterator[TicketActivityChange]:
+    ) -> AsyncIterator[TicketActivityChangesPayload]:
         context = info.context
         resumed = context.last_event_id or after
-        changes = await context.timeline.follow_changes(context.viewer, ticket_id, resumed)
+        followed = await context.timeline.follow_changes(context.viewer, ticket_id, resumed)
 
-        async def events() -> AsyncIterator[TicketActivityChange]:
-            async with aclosing(changes):
-                async for change in changes:
-                    context.forget()
-                    yield TicketActivityChange.of(change)
+        async def payloads() -> AsyncIterator[TicketActivityChangesPayload]:
+            async with aclosing(followed) as events:
+                async for event in events:
+                    yield TicketActivityChangesPayload(ticket_id=ticket_id, event=event)
+                    context.forget()  # what this event loaded
 
-        return events()
+        return payloads()

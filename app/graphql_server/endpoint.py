@@ -32,8 +32,9 @@ from app.graphql_server.errors import (
     format_errors,
     is_fault,
 )
-from app.graphql_server.execution import Event, Executor, Operation, Result
-from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse
+from app.graphql_server.events import Event
+from app.graphql_server.execution import Executor, Operation, Result, event_of
+from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stream_head
 from app.graphql_server.streams import Guard, StreamLimits
 from app.http import JSON, encode_json, parse_json, preferred_type, read_json, request_id
 
@@ -116,7 +117,7 @@ class Operations(Generic[ViewerT]):
 
 
 async def _once(result: Awaitable[Result]) -> AsyncGenerator[Event]:
-    yield Event(None, await result)
+    yield event_of(await result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,11 @@ class GraphQLEndpoint(Generic[ViewerT]):
         if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
             result = await self.operations.execute(request, viewer, operation, parameters)
             return _executed(result, request, media_type)
+        if request.method == "HEAD":
+            return event_stream_head()
         return EventStreamResponse(
             await self.operations.start(request, viewer, parameters),
-            Guard(self.operations.authenticate, authorization, self.streams.lifetime),
+            Guard(self.operations.authenticate, authorization, self.streams),
             self.streams.keep_alive,
             request_id(request.scope),
         )

@@ -5,9 +5,8 @@ operations when none is named. This module knows no HTTP.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence, Sized
 from contextlib import aclosing
-from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
@@ -34,7 +33,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from app.errors import InvalidInput, QueryTooComplex, ResponseTooLarge
+from app.errors import Busy, InvalidInput, QueryTooComplex, Reconnect, ResponseTooLarge
 from app.graphql_server.complexity import ListSizes, QueryLimits, check_document
 from app.graphql_server.errors import (
     OPERATION_NOT_RESOLVED,
@@ -43,14 +42,13 @@ from app.graphql_server.errors import (
     RequestErrors,
     cause_of,
 )
+from app.graphql_server.events import Event, Payload, SharedEvents
 from app.graphql_server.list_variables import ListVariable, check_lists, list_variables
 from app.graphql_server.response_size import ResponseSize
 from app.http import encode_json
 
 # The rules of the specification, and the two that Strawberry always adds to them.
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
-
-_KEPT_RESULTS = 8  # of one payload, for audiences of many
 
 
 class Operation(NamedTuple):
@@ -64,6 +62,7 @@ class Operation(NamedTuple):
     kind: OperationType
     inner_variables: tuple[str, ...]
     list_variables: tuple[ListVariable, ...]
+    text: str
 
 
 class Result(NamedTuple):
@@ -73,16 +72,11 @@ class Result(NamedTuple):
     errors: Sequence[GraphQLError]
 
 
-@dataclass(slots=True)
-class Event:
-    """One result of an operation that may have many, and what it is the result of.
-
-    `encoded` is for a door to keep the result as it is sent: others may get the same.
-    """
-
-    payload: object
-    result: Result
-    encoded: bytes | None = None
+def event_of(result: Result, id: str | None = None) -> Event:  # noqa: A002, its name in SSE
+    """Return a result as an event, encoded where it has no errors."""
+    if result.errors:
+        return Event(None, result.data, result.errors, id)
+    return Event(encode_json({"data": result.data}), id=id)
 
 
 class Executor:
@@ -118,6 +112,7 @@ class Executor:
         if not allow_introspection:
             self._rules += (NoSchemaIntrospectionCustomRule,)
         self._hide_suggestions = hide_suggestions
+        self._shared = SharedEvents()
 
     def prepare(self, text: str, operation_name: str | None) -> Operation:
         """Return the operation to execute.
@@ -157,38 +152,46 @@ class Executor:
     ) -> AsyncGenerator[Event]:
         """Return the events of a subscription.
 
-        Those of one audience see the same result where they ask the same of the same payload.
+        The source yields payloads. Those of one audience see the same result where they ask the
+        same of payloads of the same key.
 
         Raises RequestErrors where the variables do not fit or the field refuses to begin. The
-        stream raises what its source raises.
+        stream raises what its source raises. Where anything is BUSY both raise Reconnect, so that
+        the client resumes after the last event and receives none in part.
         """
         execution = self._build(operation, variables, context, extensions)
         source = create_source_event_stream(execution)
         if isawaitable(source):
             source = await source
         if isinstance(source, ExecutionResult):
+            _require_not_busy(source.errors or ())
             raise RequestErrors(source.errors or (), InvalidInput.code)
         inner = {name: (variables or {}).get(name) for name in operation.inner_variables}
-        key = id(operation.document), operation.name, encode_json(inner), audience
-        return self._events(execution, key, operation.document, source)
+        key = operation.text, operation.name, encode_json(inner), audience
+        return self._events(execution, key, source)
 
     async def _events(
-        self, execution: Any, key: Hashable, document: DocumentNode, source: Any
+        self, execution: Any, key: tuple[Hashable, ...], source: Any
     ) -> AsyncGenerator[Event]:
         async with aclosing(source) as payloads:
-            async for payload in payloads:
-                # What was executed without a wait depends on nothing but the key and the payload,
-                # which keeps it for the next subscriber.
-                results: dict[Hashable, tuple[DocumentNode, Event]] = payload.results
-                kept = results.get(key)
-                if kept and kept[0] is document:
-                    yield kept[1]
-                    continue
-                executed = execution.build_per_event_executor(payload).execute_operation(False)
-                event = Event(payload, await _result(executed))
-                if not isawaitable(executed) and len(results) < _KEPT_RESULTS:
-                    results[key] = document, event
-                yield event
+            try:
+                async for payload in payloads:
+                    shared_key = (*key, payload.key)
+                    yield self._shared.get(shared_key) or await self._execute_event(
+                        execution, shared_key, payload
+                    )
+            except Busy as error:
+                raise Reconnect(error.message) from None
+
+    async def _execute_event(self, execution: Any, shared_key: Hashable, payload: Payload) -> Event:
+        executed = execution.build_per_event_executor(payload).execute_operation(False)
+        result = await _result(executed)
+        _require_not_busy(result.errors)
+        event = event_of(result, payload.event_id)
+        if not isawaitable(executed):
+            # What was executed without a wait has read nothing, so it follows from the key alone.
+            self._shared.put(shared_key, event)
+        return event
 
     def _build(
         self,
@@ -237,6 +240,7 @@ class Executor:
                 definition.operation,
                 _inner_variables(document),
                 list_variables(self._schema, definition),
+                text,
             )
             for definition in document.definitions
             if isinstance(definition, OperationDefinitionNode)
@@ -320,6 +324,13 @@ class _Execution(StrawberryGraphQLCoreExecutionContext):
                 "before it wrote; those after it were not begun."
             )
         return located_error(error, [detail.node for detail in details], keys)
+
+
+def _require_not_busy(errors: Iterable[GraphQLError]) -> None:
+    """Raise Reconnect where one of the errors is BUSY."""
+    for error in errors:
+        if isinstance(cause := cause_of(error), Busy):
+            raise Reconnect(cause.message)
 
 
 async def _result(executed: Any) -> Result:

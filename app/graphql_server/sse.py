@@ -1,34 +1,49 @@
-"""Server-sent events, by the distinct connections mode of graphql-sse."""
+"""Server-sent events, by the distinct connections mode of graphql-sse.
+
+https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md#distinct-connections-mode
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Reconnect, Unauthenticated
-from app.graphql_server.errors import errors_of
-from app.graphql_server.execution import Event
+from app.errors import Busy, Reconnect, Unauthenticated
+from app.graphql_server.errors import errors_of, log_fault
+from app.graphql_server.events import Event
 from app.graphql_server.streams import Guard, each, encode_event, first_of
 from app.http import encode_json
 
-EVENT_STREAM = "text/event-stream"
+EVENT_STREAM: Final = "text/event-stream"
 
-_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"vary", b"Accept"),
-    (b"x-accel-buffering", b"no"),  # a proxy that collects would hold the events back
-]
-
+_HEADERS: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    "vary": "Accept",
+    "x-accel-buffering": "no",  # a proxy that collects would hold the events back
+}
+_COMPLETE: Final = b"event: complete\ndata: \n\n"
+_COMMENT: Final = b":\n\n"
 
 _Write = Callable[[bytes], Awaitable[None]]
 
 
+def event_stream_head() -> Response:
+    """Return the answer to HEAD where GET would open a stream: its headers and no body."""
+    response = Response(headers=_HEADERS)
+    del response.headers["content-length"]  # that of GET is not known
+    return response
+
+
 @dataclass(frozen=True, slots=True)
 class EventStreamResponse:
-    """The response that is a stream. Each event carries its cursor as id, to resume after it."""
+    """The response that is a stream. Each event carries its id, to resume after it.
+
+    An operation that has ended says `complete`. A stream that ends without it is to be resumed.
+    """
 
     events: AsyncGenerator[Event]
     guard: Guard[Any]
@@ -36,53 +51,53 @@ class EventStreamResponse:
     request_id: str
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the operation, the token, the lifetime or the client ends it.
-
-        Only an operation that is complete says so: without `complete` a client comes again.
-        """
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        """Stream until the operation, the token, the lifetime or the client ends it."""
+        headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
 
         async def write(text: bytes) -> None:
+            # Waits while the client does not read, so at most one event waits in memory.
             await send({"type": "http.response.body", "body": text, "more_body": True})
 
+        last_words = await self._stream(write, receive)
+        await send({"type": "http.response.body", "body": last_words, "more_body": False})
+
+    async def _stream(self, write: _Write, receive: Receive) -> bytes:
+        """Write events until the stream ends; return what is left to be written."""
         try:
             await first_of(
                 self._operate(write), self._keep_alive(write), self.guard.watch(), _gone(receive)
             )
-        except Reconnect:
-            pass
         except Unauthenticated as error:
-            await self._refuse(error, write)
-        except OSError:
-            return  # the client has gone
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return self._failure(error)
+        except (Reconnect, Busy, OSError):
+            return b""
+        except Exception as fault:
+            log_fault(fault, self.request_id)
+        return b""
 
     async def _operate(self, write: _Write) -> None:
         async def write_event(event: Event) -> None:
-            cursor = getattr(event.payload, "cursor", None)
-            name = f"id: {cursor}\n".encode() if cursor else b""
-            await write(name + _event(b"next", encode_event(event, self.request_id)))
+            head = b"id: " + event.id.encode() + b"\n" if event.id else b""
+            await write(head + _event(b"next", encode_event(event, self.request_id)))
 
         try:
             await each(self.events, write_event)
         except (Reconnect, OSError):
             raise
         except Exception as error:
-            await self._refuse(error, write)
+            await write(self._failure(error))
         else:
             await write(_COMPLETE)
 
-    async def _refuse(self, error: Exception, write: _Write) -> None:
+    def _failure(self, error: Exception) -> bytes:
         document = encode_json({"errors": errors_of(error, self.request_id)})
-        await write(_event(b"next", document) + _COMPLETE)
+        return _event(b"next", document) + _COMPLETE
 
     async def _keep_alive(self, write: _Write) -> None:
         while True:
-            await write(b":\n\n")
+            await write(_COMMENT)
             await asyncio.sleep(self.keep_alive)
-
-
-_COMPLETE = b"event: complete\ndata: \n\n"
 
 
 def _event(name: bytes, document: bytes) -> bytes:

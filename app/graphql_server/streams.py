@@ -3,30 +3,31 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
-from app.errors import Reconnect
+from app.errors import Busy, Reconnect
 from app.graphql_server.errors import format_errors
-from app.graphql_server.execution import Event
+from app.graphql_server.events import Event
 from app.http import encode_json
-
-RECHECK_SECONDS: Final = 2.5
-"""How often the token of an open stream is looked at. Together with the time that a token is
-trusted without looking, an end of it is noticed within 5 seconds."""
 
 ViewerT = TypeVar("ViewerT")
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """In seconds, but for `subscriptions`, which one connection may have."""
+    """In seconds, but for `subscriptions`, which one connection may have.
+
+    `recheck` is how often the token of an open stream is looked at. Together with the time that a
+    token is trusted without a look, its end is noticed within 5 seconds.
+    """
 
     subscriptions: int = 100
     init_timeout: float = 10
     keep_alive: float = 15
     lifetime: float = 3600
+    recheck: float = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +36,23 @@ class Guard(Generic[ViewerT]):
 
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
     authorization: str | None
-    lifetime: float
+    limits: StreamLimits
 
-    async def watch(self) -> None:
+    async def watch(self) -> NoReturn:
         """Raise Unauthenticated when the token has ended, Reconnect when the time is over."""
-        end = time.monotonic() + self.lifetime
+        end = time.monotonic() + self.limits.lifetime
         while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(RECHECK_SECONDS, left))
-            await self.authenticate(self.authorization)
+            await asyncio.sleep(min(self.limits.recheck, left))
+            with suppress(Busy):  # says nothing about the token; the next look may succeed
+                await self.authenticate(self.authorization)
         raise Reconnect("The stream has reached its lifetime; resume it after the last cursor.")
 
 
 def encode_event(event: Event, request_id: str) -> bytes:
-    """Return the response document of one event, encoded once for all who get the same."""
-    result = event.result
-    if result.errors:
-        errors = format_errors(result.errors, request_id)
-        return encode_json({"errors": errors, "data": result.data})
-    if event.encoded is None:
-        event.encoded = encode_json({"data": result.data})
-    return event.encoded
+    """Return the response document of an event; its errors get the id of the request."""
+    if event.document is not None:
+        return event.document
+    return encode_json({"errors": format_errors(event.errors, request_id), "data": event.data})
 
 
 async def first_of(*works: Awaitable[None]) -> None:
@@ -71,6 +69,7 @@ async def first_of(*works: Awaitable[None]) -> None:
 
 
 async def each(events: AsyncGenerator[Event], send: Callable[[Event], Awaitable[None]]) -> None:
+    """Send every event. Raises Reconnect also where the source of the events is BUSY."""
     async with aclosing(events) as stream:
         async for event in stream:
             await send(event)

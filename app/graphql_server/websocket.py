@@ -1,44 +1,41 @@
-"""Operations over WebSocket, by the graphql-transport-ws protocol."""
+"""Operations over WebSocket: the socket around the state machine of graphql-transport-ws."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, NoReturn, TypeVar
 
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from app.errors import InvalidInput, Reconnect, Unauthenticated
+from app.errors import Busy, Reconnect, Unauthenticated
+from app.graphql_server import transport_ws
 from app.graphql_server.endpoint import Operations, read_parameters
-from app.graphql_server.errors import errors_of
-from app.graphql_server.execution import Event
+from app.graphql_server.errors import errors_of, log_fault
+from app.graphql_server.events import Event
 from app.graphql_server.streams import Guard, StreamLimits, each, encode_event, first_of
-from app.http import encode_json, parse_json, request_id
+from app.graphql_server.transport_ws import PROTOCOL, Close, Operation, TransportWS
+from app.http import request_id
 
-PROTOCOL = "graphql-transport-ws"
-
-BAD_REQUEST = 4400
-UNAUTHORIZED = 4401
-SUBPROTOCOL_NOT_ACCEPTABLE = 4406
-INIT_TIMEOUT = 4408
-SUBSCRIBER_EXISTS = 4409
-TOO_MANY_INITS = 4429
-SERVICE_RESTART = 1012  # clients come again after it
+SERVICE_RESTART = 1012  # clients connect again after it
+INTERNAL_ERROR = 1011
 
 _MAX_REASON_BYTES = 123  # RFC 6455 section 5.5
-_MAX_ID_LENGTH = 256
 
 ViewerT = TypeVar("ViewerT")
 
 
-class _Close(Exception):
-    """Ends the connection with a code that the protocol gives its reason."""
+class _Closed(Exception):
+    """The connection ends for a reason that the client is told."""
 
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
+    def __init__(self, close: Close) -> None:
+        super().__init__(close.reason)
+        self.close = close
+
+
+class _Gone(Exception):
+    """The client has closed the connection, or it broke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,158 +46,171 @@ class WebSocketEndpoint(Generic[ViewerT]):
     limits: StreamLimits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = WebSocket(scope, receive, send)
-        if PROTOCOL not in scope["subprotocols"]:
-            await socket.accept()
-            await socket.close(SUBPROTOCOL_NOT_ACCEPTABLE, f"The subprotocol is {PROTOCOL}.")
-            return
-        await socket.accept(PROTOCOL)
-        try:
-            await _Connection(socket, self.operations, self.limits).run()
-        except _Close as close:
-            await _close(socket, close.code, close.reason)
-        except Unauthenticated as error:
-            await _close(socket, UNAUTHORIZED, error.message)
-        except Reconnect as error:
-            await _close(socket, SERVICE_RESTART, error.message)
-        except WebSocketDisconnect:
-            return
+        await receive()  # websocket.connect
+        is_spoken = PROTOCOL in scope["subprotocols"]
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if is_spoken else None})
+        if is_spoken:
+            socket = _Socket(scope, receive, send, self.operations, self.limits)
+            close = await socket.serve()
+        else:
+            code = transport_ws.SUBPROTOCOL_NOT_ACCEPTABLE
+            close = Close(code, f"The subprotocol is {PROTOCOL}.")
+        if close:
+            await _close(send, close)
 
 
-async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    text = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+async def _close(send: Send, close: Close) -> None:
+    reason = close.reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
     try:
-        await socket.close(code, text)
-    except (RuntimeError, WebSocketDisconnect):
+        await send({"type": "websocket.close", "code": close.code, "reason": reason})
+    except (OSError, RuntimeError):
         return  # the other side was first
 
 
 @dataclass(slots=True, eq=False)
-class _Connection(Generic[ViewerT]):
-    socket: WebSocket
+class _Socket(Generic[ViewerT]):
+    """One connection: reads messages in turn, and runs a task for each operation.
+
+    A client that does not read what it is sent is not read from either, so that what the
+    connection holds is bounded: at most one message waits for each operation.
+    """
+
+    scope: Scope
+    asgi_receive: Receive
+    asgi_send: Send
     operations: Operations[ViewerT]
     limits: StreamLimits
-    _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _ended: "asyncio.Future[None]" = field(
+    protocol: TransportWS = field(init=False)
+    _tasks: dict[Operation, asyncio.Task[None]] = field(default_factory=dict)
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _failed: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
-    async def run(self) -> None:
-        """Serve until one side ends it. Raises what the end is to be called."""
-        viewer, guard = await self._initialise()
-        await self._send({"type": "connection_ack"})
-        try:
-            await first_of(self._listen(viewer), guard.watch(), self._ended)
-        finally:
-            for task in self._running.values():
-                task.cancel()
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
+    def __post_init__(self) -> None:
+        self.protocol = TransportWS(self.limits.subscriptions)
 
-    async def _initialise(self) -> tuple[ViewerT, Guard[ViewerT]]:
+    async def serve(self) -> Close | None:
+        """Serve until one side ends it. Return how to close; None where the client has gone."""
+        try:
+            authorization = await self._initialise()
+            viewer = await self.operations.authenticate(authorization)
+            await self._write(self.protocol.acknowledge())
+            guard = Guard(self.operations.authenticate, authorization, self.limits)
+            await first_of(self._listen(viewer), guard.watch(), self._failed)
+        except _Gone:
+            return None
+        except Exception as error:
+            return _closing(error, request_id(self.scope))
+        finally:
+            self.protocol.close()
+            await self._stop_all()
+        return None
+
+    async def _initialise(self) -> str | None:
+        """Return the Authorization that ConnectionInit brings."""
         try:
             async with asyncio.timeout(self.limits.init_timeout):
-                while (message := await self._receive())["type"] in ("ping", "pong"):
-                    await self._answer_ping(message)
+                while True:
+                    match self.protocol.receive(await self._read()):
+                        case transport_ws.Authenticate(payload):
+                            return _authorization(HTTPConnection(self.scope), payload)
+                        case transport_ws.Send(text):
+                            await self._write(text)
+                        case Close() as close:
+                            raise _Closed(close)
         except TimeoutError:
-            raise _Close(INIT_TIMEOUT, "Connection initialisation timeout") from None
-        if message["type"] != "connection_init":
-            raise _Close(UNAUTHORIZED, "connection_init must come first.")
-        authorization = _authorization(self.socket, message.get("payload"))
-        guard = Guard(self.operations.authenticate, authorization, self.limits.lifetime)
-        return await self.operations.authenticate(authorization), guard
+            close = Close(transport_ws.INIT_TIMEOUT, "Connection initialisation timeout")
+            raise _Closed(close) from None
 
-    async def _listen(self, viewer: ViewerT) -> None:
-        handlers: Mapping[str, Callable[[dict[str, Any]], Any]] = {
-            "ping": self._answer_ping,
-            "pong": self._answer_ping,
-            "subscribe": lambda message: self._subscribe(viewer, message),
-            "complete": self._complete,
-        }
+    async def _listen(self, viewer: ViewerT) -> NoReturn:
         while True:
-            message = await self._receive()
-            if message["type"] == "connection_init":
-                raise _Close(TOO_MANY_INITS, "Too many initialisation requests")
-            handler = handlers.get(message["type"])
-            if handler is None:
-                raise _Close(BAD_REQUEST, "The message has a type that is not of the protocol.")
-            await handler(message)
+            async with self._writing:
+                pass  # all that was to be sent before has been taken
+            match self.protocol.receive(await self._read()):
+                case transport_ws.Send(text):
+                    await self._write(text)
+                case transport_ws.Start(operation):
+                    self._start(operation, viewer)
+                case transport_ws.Stop(operation):
+                    await self._stop(operation)
+                case Close() as close:
+                    raise _Closed(close)
 
-    async def _receive(self) -> dict[str, Any]:
-        message = await self.socket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message["code"])
-        if message.get("text") is None:
-            raise _Close(BAD_REQUEST, "A message must be text.")
-        try:
-            document = parse_json(message["text"], "The message")
-        except InvalidInput as error:
-            raise _Close(BAD_REQUEST, error.message) from None
-        if not isinstance(document, dict) or not isinstance(document.get("type"), str):
-            raise _Close(BAD_REQUEST, "A message must be a JSON object with a type.")
-        return document
+    def _start(self, operation: Operation, viewer: ViewerT) -> None:
+        task = asyncio.create_task(self._operate(operation, viewer))
+        self._tasks[operation] = task
+        task.add_done_callback(partial(self._ended, operation))
 
-    async def _send(self, message: dict[str, Any]) -> None:
-        await self.socket.send_text(encode_json(message).decode())
+    def _ended(self, operation: Operation, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(operation, None)
+        if not task.cancelled() and (error := task.exception()) and not self._failed.done():
+            self._failed.set_exception(error)
 
-    async def _answer_ping(self, message: dict[str, Any]) -> None:
-        if message["type"] == "ping":
-            payload = message.get("payload")
-            await self._send({"type": "pong"} | ({"payload": payload} if payload else {}))
-
-    async def _subscribe(self, viewer: ViewerT, message: dict[str, Any]) -> None:
-        name, payload = message.get("id"), message.get("payload")
-        if not isinstance(name, str) or not 0 < len(name) <= _MAX_ID_LENGTH:
-            raise _Close(BAD_REQUEST, f"The id must be 1 to {_MAX_ID_LENGTH} characters.")
-        if not isinstance(payload, dict):
-            raise _Close(BAD_REQUEST, "The payload must be an object.")
-        if name in self._running:
-            raise _Close(SUBSCRIBER_EXISTS, f"Subscriber for {name} already exists")
-        if len(self._running) >= self.limits.subscriptions:
-            limit = self.limits.subscriptions
-            error = InvalidInput(f"The connection has {limit} operations, which is the limit.")
-            await self._send({"id": name, "type": "error", "payload": errors_of(error, "")})
-            return
-        task = asyncio.create_task(self._operate(name, viewer, payload))
-        self._running[name] = task
-        task.add_done_callback(lambda _: self._running.pop(name, None))
-
-    async def _complete(self, message: dict[str, Any]) -> None:
-        if task := self._running.pop(str(message.get("id")), None):
+    async def _stop(self, operation: Operation) -> None:
+        """End an operation; what it holds is released before the next message is read."""
+        if task := self._tasks.get(operation):
             task.cancel()
+            await asyncio.wait([task])
 
-    async def _operate(self, name: str, viewer: ViewerT, payload: dict[str, Any]) -> None:
-        """Run one operation; its end is the client's or the operation's, or the connection's."""
-        identifier = request_id(self.socket.scope)
+    async def _stop_all(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-        head = b'{"id":' + encode_json(name) + b',"type":"next","payload":'
+    async def _operate(self, operation: Operation, viewer: ViewerT) -> None:
+        """Run one operation. What it raises ends the connection."""
+        identifier = request_id(self.scope)
 
         async def send(event: Event) -> None:
-            message = head + encode_event(event, identifier) + b"}"
-            await self.socket.send_text(message.decode())
+            result = encode_event(event, identifier)
+            await self._write(self.protocol.next(operation, result))
 
         try:
-            parameters = read_parameters(payload)
-            events = await self.operations.start(self.socket, viewer, parameters)
-            await each(events, send)
-            await self._finish(name, {"id": name, "type": "complete"})
-        except Reconnect as end:
-            if not self._ended.done():
-                self._ended.set_exception(end)
-        except WebSocketDisconnect:
-            return
+            parameters = read_parameters(operation.payload)
+            connection = HTTPConnection(self.scope)
+            await each(await self.operations.start(connection, viewer, parameters), send)
+        except (Reconnect, _Gone):
+            raise
         except Exception as error:
-            answer = {"id": name, "type": "error", "payload": errors_of(error, identifier)}
-            await self._finish(name, answer)
+            await self._write(self.protocol.fail(operation, errors_of(error, identifier)))
+        else:
+            await self._write(self.protocol.complete(operation))
 
-    async def _finish(self, name: str, message: dict[str, Any]) -> None:
-        self._running.pop(name, None)  # the id is free before the client learns of the end
-        await self._send(message)
+    async def _read(self) -> str | None:
+        message = await self.asgi_receive()
+        if message["type"] == "websocket.disconnect":
+            raise _Gone
+        text: str | None = message.get("text")
+        return text
+
+    async def _write(self, text: str | None) -> None:
+        """Send a message, if there is one, and wait until the connection can take the next."""
+        if text is None:
+            return
+        async with self._writing:
+            try:
+                await self.asgi_send({"type": "websocket.send", "text": text})
+            except OSError:
+                raise _Gone from None
 
 
-def _authorization(connection: HTTPConnection, payload: object) -> str | None:
-    """Read the token where the protocol has it, or in the header of the handshake."""
-    if isinstance(payload, dict):
-        for name, value in payload.items():
-            if name.lower() == "authorization" and isinstance(value, str):
-                return value
+def _closing(error: Exception, identifier: str) -> Close:
+    match error:
+        case _Closed():
+            return error.close
+        case Unauthenticated():
+            return Close(transport_ws.UNAUTHORIZED, error.message)
+        case Reconnect() | Busy():
+            return Close(SERVICE_RESTART, error.message)
+    log_fault(error, identifier)
+    return Close(INTERNAL_ERROR, "Internal error")
+
+
+def _authorization(connection: HTTPConnection, payload: Mapping[str, Any]) -> str | None:
+    """Return the token from where the protocol has it, or from the header of the handshake."""
+    for name, value in payload.items():
+        if name.lower() == "authorization" and isinstance(value, str):
+            return value
     return connection.headers.get("authorization")

@@ -9,24 +9,35 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx2
+import pytest
 import uvicorn
+from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from tests.support.service import JSON, Client, Service
 
-FOLLOW = """
-subscription Follow($ticketId: UUID!, $after: String) {
-  ticketActivityChanges(ticketId: $ticketId, after: $after) {
-    cursor changeType activityId changedById
-    ticketActivity { id message isPrivate version viewerCanUpdate ticket { id } }
-  }
+CHANGE = """
+fragment change on TicketActivityChange {
+  cursor changeType activityId changedById
+  ticketActivity { id message isPrivate version viewerCanUpdate ticket { id } }
 }
 """
 
-FEED = FOLLOW.replace("subscription Follow(", "query Feed($first: Int, ").replace(
-    "after: $after) {", "after: $after, first: $first) { pageInfo { endCursor hasNextPage } nodes {"
-)
-FEED = FEED.rstrip()[:-1] + "} }"
+FOLLOW = f"""
+subscription Follow($ticketId: UUID!, $after: String) {{
+  ticketActivityChanges(ticketId: $ticketId, after: $after) {{ cursor change {{ ...change }} }}
+}}
+{CHANGE}"""
+
+FEED = f"""
+query Feed($ticketId: UUID!, $after: String, $first: Int) {{
+  ticketActivityChanges(ticketId: $ticketId, after: $after, first: $first) {{
+    pageInfo {{ endCursor hasNextPage }} nodes {{ ...change }}
+  }}
+}}
+{CHANGE}"""
 
 STATE = """
 query State($id: UUID!) {
@@ -41,8 +52,18 @@ query State($id: UUID!) {
 @asynccontextmanager
 async def listening(service: Service) -> AsyncIterator[str]:
     """Serve the doors of a service in this process on a free port; yield its origin."""
+    async with serving(service.app) as origin:
+        try:
+            yield origin
+        finally:
+            service.app.state.end_streams()
+
+
+@asynccontextmanager
+async def serving(app: Starlette) -> AsyncIterator[str]:
+    """Serve an application in this process on a free port; yield its origin."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(service.app, lifespan="off", ws="websockets-sansio", log_level="error")
+    config = uvicorn.Config(app, lifespan="off", ws="websockets-sansio", log_level="error")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:  # noqa: ASYNC110, Uvicorn has no event for it
@@ -50,7 +71,6 @@ async def listening(service: Service) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        service.app.state.end_streams()
         server.should_exit = True
         await task
 
@@ -62,13 +82,14 @@ def seq_of(cursor: str) -> int:
 
 @asynccontextmanager
 async def web_socket(
-    origin: str, token: str | None, **init: Any
+    origin: str, token: str | None, **options: Any
 ) -> AsyncIterator[ClientConnection]:
     """Open a WebSocket that is acknowledged; without a token it is only opened."""
     address = origin.replace("http", "ws", 1) + "/graphql"
-    async with connect(address, subprotocols=["graphql-transport-ws"]) as ws:  # type: ignore[list-item]
+    protocols = [Subprotocol("graphql-transport-ws")]
+    async with connect(address, subprotocols=protocols, **options) as ws:
         if token is not None:
-            payload = {"Authorization": f"Bearer {token}"} | init
+            payload = {"Authorization": f"Bearer {token}"}
             await send(ws, type="connection_init", payload=payload)
             assert await receive(ws) == {"type": "connection_ack"}
         yield ws
@@ -90,17 +111,52 @@ async def subscribe(
     await send(ws, id=id_, type="subscribe", payload={"query": query, "variables": vars_})
 
 
+async def follow(ws: ClientConnection, id_: str = "1", **vars_: Any) -> str:
+    """Subscribe to a ticket, wait until it stands, and return where it begins."""
+    await subscribe(ws, id_, **vars_)
+    message = await receive(ws)
+    assert (message["id"], message["type"]) == (id_, "next"), message
+    return begun(message["payload"])
+
+
+def begun(document: JSON) -> str:
+    """Return the cursor of the first event of a subscription, which has no change."""
+    payload = document["data"]["ticketActivityChanges"]
+    assert payload["change"] is None
+    return str(payload["cursor"])
+
+
+async def closing(ws: ClientConnection) -> tuple[int, str]:
+    """Read until the service closes the connection; return the code and the reason."""
+
+    async def read() -> None:
+        while True:
+            await ws.recv()
+
+    with pytest.raises(ConnectionClosed) as closed:
+        await asyncio.wait_for(read(), 10)
+    end = closed.value.rcvd
+    assert end
+    return end.code, end.reason
+
+
+@asynccontextmanager
 async def over_web_socket(
     origin: str, token: str, ticket_id: str, after: str | None
-) -> AsyncGenerator[JSON]:
-    """Yield the changes of a ticket; closing it cuts the connection off."""
-    async with web_socket(origin, token) as ws:
-        await subscribe(ws, ticketId=ticket_id, after=after)
+) -> AsyncIterator[AsyncGenerator[JSON]]:
+    """Open a subscription that stands; yield its changes. The end cuts the connection off."""
+
+    async def changes() -> AsyncGenerator[JSON]:
         while True:
             message = await receive(ws)
             assert message["type"] == "next", message
             assert "errors" not in message["payload"], message
-            yield message["payload"]["data"]["ticketActivityChanges"]
+            yield message["payload"]["data"]["ticketActivityChanges"]["change"]
+
+    async with web_socket(origin, token) as ws:
+        await follow(ws, ticketId=ticket_id, after=after)
+        async with aclosing(changes()) as stream:
+            yield stream
 
 
 async def events_of(response: httpx2.Response) -> AsyncGenerator[dict[str, str]]:
@@ -137,18 +193,37 @@ async def event_stream(
         yield events
 
 
+@asynccontextmanager
 async def over_event_stream(
     origin: str, token: str, ticket_id: str, after: str | None
-) -> AsyncGenerator[JSON]:
-    """Yield the changes of a ticket, resuming by the header; closing it cuts it off."""
+) -> AsyncIterator[AsyncGenerator[JSON]]:
+    """Open a stream that stands, resuming by the header; yield its changes. The end cuts it off."""
+
+    async def changes() -> AsyncGenerator[JSON]:
+        async for event in results_of(events):
+            payload = json.loads(event["data"])["data"]["ticketActivityChanges"]
+            assert event["id"] == payload["cursor"]
+            yield payload["change"]
+
     resumed = {"Last-Event-ID": after} if after else {}
     async with event_stream(origin, token, {"ticketId": ticket_id}, **resumed) as events:
-        async for event in events:
-            if event.get("event") != "next":
-                continue
-            change = json.loads(event["data"])["data"]["ticketActivityChanges"]
-            assert event["id"] == change["cursor"]
-            yield change
+        await stand(events)
+        async with aclosing(changes()) as stream:
+            yield stream
+
+
+async def results_of(events: AsyncGenerator[dict[str, str]]) -> AsyncGenerator[dict[str, str]]:
+    """Yield the events that carry a result: not those that only say that the stream lives."""
+    async for event in events:
+        if event.get("event") == "next":
+            yield event
+
+
+async def stand(events: AsyncGenerator[dict[str, str]]) -> str:
+    """Wait until a subscription over server-sent events stands; return where it begins."""
+    while (event := await anext(events)).get("event") != "next":
+        pass
+    return begun(json.loads(event["data"]))
 
 
 async def feed(client: Client, ticket_id: str, after: str | None = None, first: int = 100) -> Any:

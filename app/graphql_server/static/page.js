@@ -57,13 +57,15 @@ subscription FollowTicket {
   ticketActivityChanges(
     ticketId: "019320a4-0000-7000-8000-000000000001"
   ) {
-    changeType
-    activityId
-    changedAt
-    ticketActivity {
-      message
-      isPrivate
-      version
+    change {
+      changeType
+      activityId
+      changedAt
+      ticketActivity {
+        message
+        isPrivate
+        version
+      }
     }
     cursor
   }
