@@ -29,8 +29,11 @@ YOURS = """
 import WebSocket from "ws";
 globalThis.WebSocket ??= WebSocket;
 const { url, token, ticketId, changesCursor } = JSON.parse(process.argv[2]);
-const show = ({ data, ...rest }) =>
-  console.log(data ? data.ticketActivityChanges.ticketActivity.message : JSON.stringify(rest));
+const show = ({ data, ...rest }) => {
+  if (!data) console.log(JSON.stringify(rest));
+  else if (data.ticketActivityChanges.change)
+    console.log(data.ticketActivityChanges.change.ticketActivity.message);
+};
 const refused = async (response) => console.log(await response.text());
 """
 # What `requestSubscription` does with an operation that Relay's compiler has read.
