@@ -142,6 +142,7 @@ async def test_a_document_within_the_limits_is_executed(service: Service, query:
         (page("", "nodes { id }"), 2 + 1 + 20),
         (page("(first: 5)", "nodes { id message } pageInfo { hasNextPage }"), 2 + 1 + 10 + 2),
         (page("(last: 5)", "edges { node { id } }"), 2 + 1 + 5 * 2),
+        (page("(first: 5)", "totalCount"), 2 + 1 + 5),
         (page("(first: -9)", "nodes { id }"), 2 + 1 + 100),
         (
             page("(first: 5)", "...p") + " fragment p on TicketActivityConnection { nodes { id } }",
@@ -185,6 +186,56 @@ async def test_the_standard_introspection_passes(service: Service) -> None:
 
     assert "errors" not in document
     assert document["data"]["__schema"]["types"]
+
+
+WALK = "types { fields { args { name } type { name fields { name type { name } } } } }"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"{{ __schema {{ {WALK} }} }}",
+        "{ "
+        + " ".join(f"a{n}: __schema {{ ...f }}" for n in range(19))
+        + "} fragment f on __Schema "
+        "{ types { fields { name description } } }",
+        f"{{ ...f }} fragment f on Query {{ __schema {{ {WALK} }} }}",
+        f"{{ ... {{ __schema {{ {WALK} }} }} }}",
+        f'{{ viewer {{ name }} __type(name: "Query") {{ {"fields { type { ...t } }"} }} }} '
+        "fragment t on __Type { fields { args { type { inputFields { type { name } } } } } }",
+    ],
+    ids=["nested", "aliased", "in a fragment", "in an inline fragment", "of one type"],
+)
+async def test_introspection_that_costs_more_than_the_standard_query_is_refused(
+    service: Service, query: str
+) -> None:
+    message = await refusal(await service.client(), query)
+
+    assert "introspection costs" in message
+    assert "the limit is" in message
+
+
+async def test_questions_about_the_schema_are_answered_alike_each_time(service: Service) -> None:
+    client = await service.client()
+    query = """
+    query A { __schema { queryType { name } } }
+    query B { __type(name: "Viewer") { name } }
+    query C($n: String!) { __type(name: $n) { name } }
+    """
+
+    async def ask(name: str, **variables: str) -> Any:
+        body = {"query": query, "operationName": name, "variables": variables}
+        return (await client.request("POST", "/graphql", json=body)).json()["data"]
+
+    answers = [[await ask("A"), await ask("B"), await ask("C", n="Ticket")] for _ in range(2)]
+
+    assert answers[0] == answers[1]
+    assert answers[0] == [
+        {"__schema": {"queryType": {"name": "Query"}}},
+        {"__type": {"name": "Viewer"}},
+        {"__type": {"name": "Ticket"}},
+    ]
+    assert await ask("C", n="Query") == {"__type": {"name": "Query"}}
 
 
 def test_the_settings_begin_with_the_limits_that_the_code_names() -> None:

@@ -46,9 +46,9 @@ class ListSizes:
         """The rule of the cost, for the schema's descriptions."""
         return (
             "A query has a cost, which is bounded: each field costs 1, and what is selected on the "
-            "items of a list costs as often as there may be items: `first` or `last` (left out: "
-            f"{self.default}), or the number of `ids`; a variable in their place counts as "
-            f"{self.maximum}."
+            "items of a list costs as often as there may be items, and at least 1 for each of "
+            f"them: `first` or `last` (left out: {self.default}), or the number of `ids`; a "
+            f"variable in their place counts as {self.maximum}."
         )
 
 
@@ -177,7 +177,9 @@ class _Survey:
             below = self.measure(node.selection_set, named)
         size = _size(node, definition, self.sizes)
         items = 1 if size is None else size
-        cost, listed = 1 + below.cost + items * below.listed, 0
+        # A page is read even if nothing is selected on its items.
+        paged = below.listed if size is None else max(1, below.listed)
+        cost, listed = 1 + below.cost + items * paged, 0
         if definition and _is_list_of_objects(definition):
             each = below.cost + below.listed
             # Without a size of its own it holds the items of the connection around it.

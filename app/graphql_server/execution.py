@@ -5,7 +5,7 @@ operations when none is named. This module knows no HTTP.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from inspect import isawaitable
 from typing import Any, NamedTuple, cast
@@ -20,20 +20,18 @@ from graphql import (
     VariableNode,
     Visitor,
     create_source_event_stream,
-    located_error,
     parse,
     specified_rules,
     validate,
     visit,
 )
-from graphql.pyutils import Path
 from strawberry import Schema
 from strawberry.execution import optimized_is_awaitable
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from app.errors import Busy, InvalidInput, QueryTooComplex, Reconnect, ResponseTooLarge
+from app.errors import Busy, InvalidInput, QueryTooComplex, Reconnect
+from app.graphql_server.bounded_execution import BoundedExecution
 from app.graphql_server.complexity import ListSizes, QueryLimits, check_document
 from app.graphql_server.errors import (
     OPERATION_NOT_RESOLVED,
@@ -43,12 +41,18 @@ from app.graphql_server.errors import (
     cause_of,
 )
 from app.graphql_server.events import Event, Payload, SharedEvents
+from app.graphql_server.introspection import (
+    AnswerCache,
+    IntrospectionLimit,
+    is_only_introspection,
+)
 from app.graphql_server.list_variables import ListVariable, check_lists, list_variables
-from app.graphql_server.response_size import ResponseSize
 from app.http import encode_json
 
 # The rules of the specification, and the two that Strawberry always adds to them.
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+
+_KEPT_INTROSPECTIONS = 8
 
 
 class Operation(NamedTuple):
@@ -63,6 +67,7 @@ class Operation(NamedTuple):
     inner_variables: tuple[str, ...]
     list_variables: tuple[ListVariable, ...]
     text: str
+    is_introspection: bool
 
 
 class Result(NamedTuple):
@@ -93,7 +98,7 @@ class Executor:
         cache_size: int,
         limits: QueryLimits,
         list_sizes: ListSizes | None = None,
-        max_characters: int = 128 * 1024,
+        max_characters: int = 64 * 1024,
         max_errors: int = 20,
         max_response_bytes: int = 16 * 1024 * 1024,
         allow_introspection: bool = True,
@@ -104,6 +109,8 @@ class Executor:
         self._schema = schema._schema  # Strawberry has no public name for it
         self._documents = _DocumentCache(cache_size)
         self._limits = limits
+        self._introspection = IntrospectionLimit(self._schema)
+        self._introspected = AnswerCache(_KEPT_INTROSPECTIONS)
         self._list_sizes = list_sizes or ListSizes()
         self._max_characters = max_characters
         self._max_errors = max_errors
@@ -139,8 +146,13 @@ class Executor:
         extensions: Mapping[str, Any] | None = None,
     ) -> Result:
         """Execute a query or mutation; raise RequestErrors where the variables do not fit it."""
+        if kept := self._introspected.get(operation.document, operation.name):
+            return cast("Result", kept)
         execution = self._build(operation, variables, context, extensions)
-        return await _result(execution.execute_operation())
+        result = await _result(execution.execute_operation())
+        if operation.is_introspection:
+            self._introspected.put(operation.document, operation.name, result)
+        return result
 
     async def subscribe(
         self,
@@ -199,11 +211,11 @@ class Executor:
         variables: Mapping[str, Any] | None,
         context: object,
         extensions: Mapping[str, Any] | None,
-    ) -> "_Execution":
+    ) -> BoundedExecution:
         self._check_variables(operation, variables or {})
         # Built here rather than by graphql-core's `execute`, which answers variables that do not
         # fit and an error that reached the root alike.
-        execution = _Execution.build(
+        execution = BoundedExecution.build(
             self._schema,
             operation.document,
             context_value=context,
@@ -217,7 +229,7 @@ class Executor:
         )
         if isinstance(execution, list):
             raise RequestErrors(execution, InvalidInput.code)
-        return cast("_Execution", execution)
+        return cast("BoundedExecution", execution)
 
     def _check_variables(self, operation: Operation, variables: Mapping[str, Any]) -> None:
         try:
@@ -230,6 +242,7 @@ class Executor:
         try:
             document = self._parse(text)
             check_document(self._schema, document, self._limits, self._list_sizes)
+            self._introspection.check(document)
             self._validate(document)
         except RecursionError:
             raise QueryTooComplex("The document is too complex: it is nested too deeply.") from None
@@ -241,6 +254,7 @@ class Executor:
                 _inner_variables(document),
                 list_variables(self._schema, definition),
                 text,
+                is_only_introspection(document, definition),
             )
             for definition in document.definitions
             if isinstance(definition, OperationDefinitionNode)
@@ -268,62 +282,6 @@ class Executor:
         )
         if errors:
             raise RequestErrors(errors, VALIDATION_FAILED)
-
-
-class _Execution(StrawberryGraphQLCoreExecutionContext):
-    """graphql-core's execution of one operation, which ends when its answer is too large.
-
-    It overrides methods that graphql-core does not promise to keep.
-    """
-
-    def __init__(self, *args: Any, max_response_bytes: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._max_response_bytes = max_response_bytes
-        self._size = ResponseSize(max_response_bytes)
-
-    def build_per_event_executor(self, payload: Any) -> "_Execution":
-        execution = cast("_Execution", super().build_per_event_executor(payload))
-        execution._size = ResponseSize(self._max_response_bytes)
-        return execution
-
-    def execute_field(
-        self, parent_type: Any, source: Any, details: Any, path: Path, position: Any
-    ) -> Any:
-        try:
-            self._size.add_field(str(path.key))
-        except ResponseTooLarge as error:
-            raise self._end(error, details, path) from None
-        return super().execute_field(parent_type, source, details, path, position)
-
-    def complete_list_value(self, return_type: Any, *args: Any) -> Any:
-        *_, result, _position = args
-        if isinstance(result, Sized):
-            self._size.add_list(len(result))
-        return super().complete_list_value(return_type, *args)
-
-    def complete_leaf_value(self, return_type: Any, result: Any) -> Any:  # type: ignore[override]
-        completed = super().complete_leaf_value(return_type, result)
-        self._size.add_leaf(completed)
-        return completed
-
-    def handle_field_error(
-        self, raw_error: Exception, return_type: Any, details: Any, path: Path
-    ) -> None:
-        if isinstance(cause := cause_of(raw_error), ResponseTooLarge):
-            if cause is raw_error:
-                raise self._end(cause, details, path)
-            raise raw_error  # past the nullable fields, up to the root
-        super().handle_field_error(raw_error, return_type, details, path)
-
-    def _end(self, error: ResponseTooLarge, details: Any, path: Path) -> GraphQLError:
-        """Return the error that ends the operation; a mutation's says what stands."""
-        keys = path.as_list()
-        if self.operation.operation is OperationType.MUTATION:
-            error = ResponseTooLarge(
-                f"{error.message} What `{keys[0]}` wrote stands, and so does what the mutations "
-                "before it wrote; those after it were not begun."
-            )
-        return located_error(error, [detail.node for detail in details], keys)
 
 
 def _require_not_busy(errors: Iterable[GraphQLError]) -> None:
