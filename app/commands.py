@@ -107,7 +107,8 @@ def _settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
-        raise OperatorError(f"{name} is {first['input']!r}: {first['msg']}.") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise OperatorError(f"{name} is {first['input']!r}: {message}.") from None
 
 
 def _listen(settings: Settings) -> socket.socket:

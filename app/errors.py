@@ -101,6 +101,19 @@ class NotAcceptable(ServiceError):
     code, status = "NOT_ACCEPTABLE", 406
 
 
+class RequestTimeout(ServiceError):
+    """The connection ends with it: what still arrives belongs to no request."""
+
+    code, status = "REQUEST_TIMEOUT", 408
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Connection": "close"})
+
+
+class CrossOriginRefused(ServiceError):
+    code, status = "CROSS_ORIGIN_REFUSED", 400
+
+
 class PayloadTooLarge(ServiceError):
     code, status = "PAYLOAD_TOO_LARGE", 413
 

@@ -1,4 +1,4 @@
-"""What both doors need of HTTP: JSON in, problems out, content negotiation, bounds on the head.
+"""What both doors need of HTTP: JSON in and out, content negotiation.
 
 It knows requests, responses and the error family, but neither GraphQL nor tickets.
 """
@@ -7,29 +7,18 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import (
-    HeadersTooLarge,
     InvalidInput,
     PayloadTooLarge,
-    ServiceError,
     UnsupportedMediaType,
-    UriTooLong,
 )
 from app.numerals import parse_decimal
 
 JSON = "application/json"
-PROBLEM_JSON = "application/problem+json"
-
-# Python renamed these phrases in 3.13; RFC 9110 has one name for each.
-_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
 
 
 # JSON
@@ -80,20 +69,32 @@ def parse_json(text: str, subject: str) -> object:
 async def read_json(request: Request, max_bytes: int) -> object:
     """Read the body as JSON.
 
+    A byte order mark before it is ignored, as RFC 8259 section 8.1 lets a recipient do.
     Raises UnsupportedMediaType, PayloadTooLarge or InvalidInput, and ClientDisconnect when there
-    is nobody left to answer (`RequestBounds` ends such a request silently).
+    is nobody left to answer (`app.middleware` ends such a request silently).
     """
     if not _is_json(request.headers.getlist("content-type")):
         raise UnsupportedMediaType(
             "The body must be sent with one Content-Type, application/json in UTF-8.",
             headers={"Accept": JSON},
         )
+    _require_no_coding(request.headers.getlist("content-encoding"))
     body = await _read_body(request, max_bytes)
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput(f"Request body is not valid UTF-8 at byte {error.start}.") from None
-    return parse_json(text, "Request body")
+    return parse_json(text.removeprefix("\ufeff"), "Request body")
+
+
+def _require_no_coding(values: list[str]) -> None:
+    """Refuse a body that is compressed (RFC 9110 sections 8.4 and 15.5.16)."""
+    codings = [coding.strip() for value in values for coding in value.split(",")]
+    if named := [coding for coding in codings if coding.lower() not in ("", "identity")]:
+        raise UnsupportedMediaType(
+            f"The body must be sent as it is, without the content encoding {', '.join(named)}.",
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def _is_json(content_types: list[str]) -> bool:
@@ -216,84 +217,10 @@ def _rank(media_type: str, ranges: list[tuple[str, float]]) -> tuple[float, int,
     return (weight, specificity, earliness) if weight else None
 
 
-# Problems (RFC 9457)
-
-
-def problem(error: ServiceError, request_id: str) -> Response:
-    """Build the application/problem+json response for an error of the family."""
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": _PHRASES.get(error.status) or HTTPStatus(error.status).phrase,
-        "status": error.status,
-        "detail": error.message,
-        "code": error.code,
-    }
-    if error.path:
-        document["path"] = list(error.path)
-    document["requestId"] = request_id
-    return Response(encode_json(document), error.status, error.headers, PROBLEM_JSON)
-
-
 # The head of a request
 
 
 def request_id(scope: Mapping[str, Any]) -> str:
-    """Return the id that `RequestBounds` gave to the request."""
+    """Return the id that `app.middleware.RequestBounds` gave to the request."""
     identifier: str = scope.get("state", {}).get("request_id", "")
     return identifier
-
-
-class RequestBounds:
-    """Middleware: refuse an oversized URI or header section, and give every request an id.
-
-    Uvicorn bounds neither. The id is in `scope["state"]` and in the response as `X-Request-ID`.
-    """
-
-    def __init__(self, app: ASGIApp, max_uri_bytes: int, max_header_bytes: int) -> None:
-        self.app = app
-        self.max_uri_bytes = max_uri_bytes
-        self.max_header_bytes = max_header_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        identifier = uuid4().hex
-        scope.setdefault("state", {})["request_id"] = identifier
-        send = _identified(send, identifier.encode())
-        if error := self._error(scope):
-            await _refuse(error, scope, receive, send)
-            return
-        try:
-            await self.app(scope, receive, send)
-        except ClientDisconnect:
-            return  # nobody is left to answer, and nothing went wrong here
-
-    def _error(self, scope: Scope) -> ServiceError | None:
-        path = scope.get("raw_path") or scope["path"].encode()
-        if len(path) + 1 + len(scope["query_string"]) > self.max_uri_bytes:
-            return UriTooLong(f"The URI is longer than {self.max_uri_bytes} bytes; use POST.")
-        # 4 is what ": " and the line end add on the wire: many tiny headers are large too.
-        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > (
-            self.max_header_bytes
-        ):
-            return HeadersTooLarge(f"The headers are larger than {self.max_header_bytes} bytes.")
-        return None
-
-
-def _identified(send: Send, identifier: bytes) -> Send:
-    async def send_with_id(message: Message) -> None:
-        if "headers" in message:
-            message["headers"] = [*message["headers"], (b"x-request-id", identifier)]
-        await send(message)
-
-    return send_with_id
-
-
-async def _refuse(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the problem; a WebSocket is closed where the server cannot deny with a body."""
-    denial = "websocket.http.response" in scope.get("extensions", {})
-    if scope["type"] == "http" or denial:
-        await problem(error, request_id(scope))(scope, receive, send)
-    else:
-        await send({"type": "websocket.close", "code": 1008, "reason": error.code})

@@ -2,28 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, cast
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
+from starlette.requests import HTTPConnection
 from starlette.routing import Route, WebSocketRoute
 
 from app.activity.input_limits import InputLimits
 from app.activity.values import utc_now
 from app.auth import Viewer
 from app.errors import (
-    InternalError,
-    MethodNotAllowed,
     QueryTooComplex,
-    RouteNotFound,
-    ServiceError,
 )
 from app.graphql.context import Context
 from app.graphql.queries import LIST_SIZES
@@ -36,8 +28,9 @@ from app.graphql_server.execution import Executor
 from app.graphql_server.graphiql import graphiql_page, graphiql_routes
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
-from app.http import RequestBounds, problem, request_id
-from app.rest import rest_routes
+from app.middleware import CrossOrigin, Faults, RequestBounds
+from app.problems import EXCEPTION_HANDLERS
+from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.feed import Feed
@@ -73,12 +66,16 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                 RequestBounds,
                 max_uri_bytes=settings.max_uri_bytes,
                 max_header_bytes=settings.max_header_bytes,
+                max_receive_seconds=settings.max_receive_seconds,
             ),
-            *_cors(settings),
+            Middleware(CrossOrigin, origins=[*filter(None, settings.cors_origins.split(","))]),
+            Middleware(Faults),
         ],
-        exception_handlers=_EXCEPTION_HANDLERS,
+        exception_handlers=EXCEPTION_HANDLERS | REST_EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    # Starlette sends /graphql/ to whatever address the Host header names.
+    app.router.redirect_slashes = False
     app.state.end_streams = timeline.feed.close
     return app
 
@@ -185,46 +182,3 @@ def _documents(settings: Settings, executor: Executor) -> Documents:
         trusted=trusted,
         is_trusted_only=settings.trusted_documents_only,
     )
-
-
-def _cors(settings: Settings) -> Iterable[Middleware]:
-    """Let the pages of the named origins call both doors and read what the answers say."""
-    if settings.cors_origins:
-        yield Middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins.split(","),
-            allow_methods=["GET", "HEAD", "POST", "PUT"],
-            allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
-            expose_headers=["ETag", "Retry-After", "X-Request-ID"],
-        )
-
-
-async def _answer_service_error(request: Request, error: Exception) -> Response:
-    return problem(cast("ServiceError", error), request_id(request.scope))
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    """Translate what Starlette's router raises: a path or a method that no route has."""
-    raised = cast("HTTPException", error)
-    if raised.status_code == MethodNotAllowed.status:
-        allow = (raised.headers or {}).get("Allow", "")
-        message = f"{request.method} is not among the methods here: {allow}."
-        return problem(MethodNotAllowed(message, allow=allow), request_id(request.scope))
-    return problem(RouteNotFound("There is nothing at this path."), request_id(request.scope))
-
-
-async def _answer_fault(request: Request, _error: Exception) -> Response:
-    # The server logs the traceback: Starlette raises the error again after this answer.
-    _log.error("Internal error in request %s", request_id(request.scope))
-    # This handler stands outside all middleware, so nothing else adds the header.
-    identifier = request_id(request.scope)
-    response = problem(InternalError(), identifier)
-    response.headers["X-Request-ID"] = identifier
-    return response
-
-
-_EXCEPTION_HANDLERS: Any = {
-    ServiceError: _answer_service_error,
-    HTTPException: _answer_http_exception,
-    Exception: _answer_fault,
-}

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from app.activity.state import ActivityType
 from app.activity.values import UUID_PATTERN
+from app.conditions import TAGS_PATTERN
 
 _Schema = dict[str, Any]
 
@@ -43,11 +44,15 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
             "message": {
                 "type": ["string", "null"],
                 "maxLength": 65536,
+                "pattern": "^[^\\u0000]*$",
                 "description": "The new text; null clears it.",
             },
             "metadata": {
                 "type": "object",
-                "description": "Replaces the whole object; at most 64 KiB and 32 levels deep.",
+                "description": (
+                    "Replaces the whole object; at most 64 KiB and 32 levels deep. No text in it "
+                    "holds the character U+0000."
+                ),
             },
             "isPrivate": {"type": "boolean"},
         },
@@ -83,7 +88,8 @@ _PROBLEMS: Final = {
     "401": "No valid bearer token.",
     "403": "The token does not allow it.",
     "404": "There is no such entry on that ticket, or the caller does not see it.",
-    "412": "The entry is not at a version that If-Match names.",
+    "408": "The body did not arrive in time.",
+    "412": "The entry is at a version that If-Match does not name, or that If-None-Match names.",
     "413": "The body is larger than the limit.",
     "414": "The URI is longer than the limit.",
     "415": "The body is not declared as application/json.",
@@ -123,26 +129,26 @@ def openapi_document(activity_path: str) -> dict[str, Any]:
 
 
 def _path_item() -> dict[str, Any]:
-    read_problems = _problems("401", "403", "404", "414", "422", "431", "500")
+    read_problems = _problems("401", "403", "404", "412", "414", "422", "431", "500")
     return {
         "parameters": [_path_parameter("ticketId"), _path_parameter("activityId")],
         "put": {
             "operationId": "updateTicketActivity",
             "summary": "Update Ticket Activity",
-            "parameters": [_header_parameter("If-Match", "Update only these versions.")],
+            "parameters": [_IF_MATCH, _IF_NONE_MATCH],
             "requestBody": {"required": True, "content": _content("TicketActivityUpdate")},
             "responses": {"200": _success("The updated entry."), **_problems(*_PROBLEMS)},
         },
         "get": {
             "operationId": "getTicketActivity",
             "summary": "Get Ticket Activity",
-            "parameters": [_header_parameter("If-None-Match", "Versions the caller has.")],
+            "parameters": [_IF_MATCH, _IF_NONE_MATCH],
             "responses": {"200": _success("The entry."), **_NOT_MODIFIED, **read_problems},
         },
         "head": {
             "operationId": "headTicketActivity",
             "summary": "Get the headers of a Ticket Activity",
-            "parameters": [_header_parameter("If-None-Match", "Versions the caller has.")],
+            "parameters": [_IF_MATCH, _IF_NONE_MATCH],
             "responses": {
                 "200": {"description": "The entry's headers.", "headers": _HEADERS},
                 **_NOT_MODIFIED,
@@ -152,6 +158,19 @@ def _path_item() -> dict[str, Any]:
     }
 
 
+_TAGS: Final = {"type": "string", "pattern": TAGS_PATTERN, "examples": ['"3"']}
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "Only for these versions: `*` or a list of entity tags.",
+    "schema": _TAGS,
+}
+_IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "Not for these versions: `*` or a list of entity tags.",
+    "schema": _TAGS,
+}
 _NOT_MODIFIED: Final = {"304": {"description": "The caller has it.", "headers": _HEADERS}}
 
 
@@ -173,12 +192,3 @@ def _problems(*statuses: str) -> dict[str, Any]:
 
 def _path_parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": _UUID}
-
-
-def _header_parameter(name: str, description: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "header",
-        "description": f"{description} `*` or a list of entity tags.",
-        "schema": {"type": "string", "examples": ['"3"']},
-    }

@@ -1,11 +1,10 @@
 """The REST door: the fixed contract of `/v1/crm/tickets/{ticketId}/activity/{activityId}`.
 
 It turns a request into the command that the mutation builds too, and the outcome into the nine
-fields. Errors are RFC 9457 problems, written by the handlers in `app.main`.
+fields. Errors are RFC 9457 problems, written by the handlers in `app.problems`.
 """
 
-import re
-from typing import Any
+from typing import Any, Final, cast
 from uuid import UUID
 
 from starlette.requests import Request
@@ -15,17 +14,14 @@ from starlette.routing import Route
 from app.activity.commands import UpdateActivity
 from app.activity.state import ABSENT, Activity
 from app.activity.values import format_datetime, parse_uuid
-from app.errors import InvalidInput
-from app.http import encode_json, read_json
+from app.conditions import Preconditions, read_preconditions
+from app.errors import InvalidInput, VersionConflict
+from app.http import encode_json, read_json, request_id
 from app.openapi import openapi_document
+from app.problems import problem
 from app.timeline import Timeline
 
 ACTIVITY_PATH = "/v1/crm/tickets/{ticketId}/activity/{activityId}"
-
-# RFC 9110 section 8.8.3; a weak tag is read, and never matches a precondition for a write.
-_ENTITY_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-_ENTITY_TAGS = re.compile(rf"\s*{_ENTITY_TAG}(?:\s*,\s*{_ENTITY_TAG})*\s*")
-_VERSION_TAG = re.compile(r'(W/)?"([1-9][0-9]{0,17})"')
 
 
 def rest_routes(timeline: Timeline, *, max_body_bytes: int) -> list[Route]:
@@ -39,10 +35,9 @@ def rest_routes(timeline: Timeline, *, max_body_bytes: int) -> list[Route]:
 
     async def get_activity(request: Request) -> Response:
         viewer = await timeline.authenticate(request.headers.get("authorization"))
+        preconditions = _preconditions(request)
         activity = await timeline.find_activity(viewer, *_ids(request))
-        if _is_unmodified(request, activity):
-            return Response(status_code=304, headers=_validators(activity))
-        return _activity_response(activity)
+        return _read_response(activity, preconditions)
 
     async def activity(request: Request) -> Response:
         # One route for all methods: Starlette's 405 names those of one route only.
@@ -69,7 +64,7 @@ def _command(request: Request, body: Any) -> UpdateActivity:
         message=body.get("message", ABSENT),
         metadata=body.get("metadata", ABSENT),
         is_private=body.get("isPrivate", ABSENT),
-        expected_versions=_expected_versions(request),
+        expected_versions=_preconditions(request),
     )
 
 
@@ -78,31 +73,22 @@ def _ids(request: Request) -> tuple[UUID, UUID]:
     return parse_uuid(ticket_id, "ticketId"), parse_uuid(activity_id, "activityId")
 
 
-def _expected_versions(request: Request) -> frozenset[int] | None:
-    """Read `If-Match` (RFC 9110 section 13.1.1), which compares strongly."""
-    tags = _entity_tags(request, "if-match")
-    if tags is None or tags == ["*"]:
-        return None
-    versions = (_VERSION_TAG.fullmatch(tag) for tag in tags)
-    return frozenset(int(match[2]) for match in versions if match and not match[1])
+def _preconditions(request: Request) -> Preconditions:
+    headers = request.headers
+    return read_preconditions(headers.getlist("if-match"), headers.getlist("if-none-match"))
 
 
-def _is_unmodified(request: Request, activity: Activity) -> bool:
-    """Read `If-None-Match` (RFC 9110 section 13.1.2), which compares weakly."""
-    tags = _entity_tags(request, "if-none-match") or []
-    return "*" in tags or _etag(activity) in [tag.removeprefix("W/") for tag in tags]
-
-
-def _entity_tags(request: Request, name: str) -> list[str] | None:
-    lines = request.headers.getlist(name)
-    if not lines:
-        return None
-    value = ", ".join(lines).strip()
-    if value == "*":
-        return [value]
-    if not _ENTITY_TAGS.fullmatch(value):
-        raise InvalidInput(f'The header {name} must be * or a list of entity tags such as "3".')
-    return re.findall(_ENTITY_TAG, value)
+def _read_response(activity: Activity, preconditions: Preconditions) -> Response:
+    """Answer a GET; `If-Match` is evaluated first (RFC 9110 section 13.2.2)."""
+    if activity.version not in preconditions.if_match:
+        raise VersionConflict(
+            f"The activity is at version {activity.version}, which If-Match does not name.",
+            path=("expectedVersion",),
+            current=activity,
+        )
+    if activity.version in preconditions.if_none_match:
+        return Response(status_code=304, headers=_validators(activity))
+    return _activity_response(activity)
 
 
 def _etag(activity: Activity) -> str:
@@ -132,3 +118,14 @@ def _activity_response(activity: Activity) -> Response:
     return Response(
         encode_json(document), headers=_validators(activity), media_type="application/json"
     )
+
+
+async def _answer_version_conflict(request: Request, error: Exception) -> Response:
+    """Answer 412 with the current tag, so that the client need not ask for it."""
+    conflict = cast("VersionConflict", error)
+    response = problem(conflict, request_id(request.scope))
+    response.headers["ETag"] = _etag(conflict.current)
+    return response
+
+
+REST_EXCEPTION_HANDLERS: Final[Any] = {VersionConflict: _answer_version_conflict}

@@ -3,12 +3,21 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "TICKET_ACTIVITY_"
 
 KIB = 1024
+
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 
 class Settings(BaseSettings):
@@ -112,7 +121,6 @@ class Settings(BaseSettings):
     )
     cors_origins: str = Field(
         default="",
-        pattern=r"^(https?://[^\s/,*]+(,https?://[^\s/,*]+)*)?$",
         description=(
             "Origins whose pages may call the service from a browser, with commas between them."
         ),
@@ -133,3 +141,42 @@ class Settings(BaseSettings):
         default=3600, description="How long a stream lives before its client must connect anew."
     )
     graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at /graphql.")
+
+    @field_validator("host")
+    @classmethod
+    def _require_host(cls, host: str) -> str:
+        if not host.strip():
+            raise ValueError(
+                "it would listen on every address; where that is meant, say 0.0.0.0 or ::"
+            )
+        return host
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _require_origins(cls, origins: str) -> str:
+        for origin in origins.split(",") if origins else ():
+            if mistake := _mistake_in_origin(origin):
+                raise ValueError(f"the origin {origin!r} {mistake}")
+        return origins
+
+
+def _mistake_in_origin(origin: str) -> str | None:
+    """Return why no browser sends this as the header Origin (RFC 6454 section 6.2), if so."""
+    scheme, separator, rest = origin.partition("://")
+    if not origin:
+        return "is empty: one comma too many"
+    if "*" in origin:
+        return "has a *: origins are named one by one"
+    if any(character.isspace() for character in origin):
+        return "has a space in it: put only a comma between two origins"
+    if not separator or scheme.lower() not in _DEFAULT_PORTS:
+        return "does not begin with https:// or http://"
+    if rest.endswith("/"):
+        return "ends with a slash"
+    if set("/?#@") & set(rest):
+        return "has more than a scheme, a host and a port"
+    if origin != origin.lower():
+        return "has capital letters, which browsers send as small ones"
+    if rest.endswith(_DEFAULT_PORTS[scheme]):
+        return f"names the port {_DEFAULT_PORTS[scheme][1:]}, which browsers leave out"
+    return None if rest else "has no host"

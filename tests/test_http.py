@@ -102,7 +102,7 @@ NOT_JSON = {
     "empty": b"",
     "cut": b'{"query": ',
     "trailing": b'{"query": "{ later }"} x',
-    "byte order mark": b'\xef\xbb\xbf{"query": "{ later }"}',
+    "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"query": "{ later }"}',
     "latin-1": b'{"query": "\xe9"}',
     "utf-16": '{"query": "{ later }"}'.encode("utf-16"),
     "NaN": b'{"query": "{ later }", "variables": {"a": NaN}}',

@@ -5,6 +5,7 @@ tickets and activities the decision looks at, `new_ids` the ids it would bring i
 ABSENT stands for an argument not given, None for null.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
@@ -150,7 +151,7 @@ class UpdateActivity(_Existing):
     metadata: JSONObject | AbsentType | None = ABSENT
     metadata_patch: JSONObject | AbsentType | None = ABSENT
     is_private: bool | AbsentType | None = ABSENT
-    expected_versions: frozenset[int] | None = None
+    expected_versions: Container[int] | None = None
 
     @property
     def merge_target(self) -> UUID | None:
@@ -181,7 +182,7 @@ class UpdateActivity(_Existing):
 class DeleteActivity(_Existing):
     """`expected_versions` are the versions the caller would delete; None stands for any."""
 
-    expected_versions: frozenset[int] | None = None
+    expected_versions: Container[int] | None = None
 
     def check(self, limits: InputLimits) -> None:
         """Every such command is well formed."""

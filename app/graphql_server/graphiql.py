@@ -52,7 +52,6 @@ def graphiql_page() -> Response:
             "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
             "Referrer-Policy": "no-referrer",
             "Vary": "Accept",  # the same address answers queries
-            "X-Content-Type-Options": "nosniff",
         },
     )
 
@@ -63,7 +62,7 @@ class _Files(StaticFiles):
     def __init__(self, package: str, folder: str, names: set[str], cache_control: str) -> None:
         super().__init__(packages=[(package, folder)])
         self._names = names
-        self._headers = {"Cache-Control": cache_control, "X-Content-Type-Options": "nosniff"}
+        self._headers = {"Cache-Control": cache_control}
 
     def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
         return super().lookup_path(path) if path in self._names else ("", None)

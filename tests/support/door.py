@@ -20,7 +20,7 @@ from app.graphql_server.documents import Documents
 from app.graphql_server.endpoint import GraphQLEndpoint, Operations
 from app.graphql_server.execution import Executor
 from app.graphql_server.streams import StreamLimits
-from app.http import RequestBounds
+from app.middleware import Faults, RequestBounds
 
 GRAPHQL = "application/graphql-response+json"
 JSON = "application/json"
@@ -155,7 +155,15 @@ ENDPOINT = GraphQLEndpoint(
 
 APP = Starlette(
     routes=[Route("/graphql", ENDPOINT)],
-    middleware=[Middleware(RequestBounds, max_uri_bytes=MAX_URI, max_header_bytes=MAX_HEADERS)],
+    middleware=[
+        Middleware(
+            RequestBounds,
+            max_uri_bytes=MAX_URI,
+            max_header_bytes=MAX_HEADERS,
+            max_receive_seconds=30,
+        ),
+        Middleware(Faults),
+    ],
 )
 
 

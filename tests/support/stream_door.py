@@ -18,7 +18,7 @@ from app.graphql_server.endpoint import GraphQLEndpoint, Operations
 from app.graphql_server.execution import Executor
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
-from app.http import RequestBounds
+from app.middleware import RequestBounds
 
 TICKS = "subscription { ticks { number } }"
 
@@ -145,5 +145,9 @@ def stream_door(source: Source, limits: StreamLimits | None = None) -> Starlette
             Route("/graphql", endpoint),
             WebSocketRoute("/graphql", WebSocketEndpoint(operations, limits)),
         ],
-        middleware=[Middleware(RequestBounds, max_uri_bytes=1024, max_header_bytes=4096)],
+        middleware=[
+            Middleware(
+                RequestBounds, max_uri_bytes=1024, max_header_bytes=4096, max_receive_seconds=30
+            )
+        ],
     )

@@ -1,0 +1,52 @@
+"""Errors as RFC 9457 problems: what every path answers that is not GraphQL."""
+
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.errors import MethodNotAllowed, RouteNotFound, ServiceError
+from app.http import encode_json, request_id
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+# Python renamed these phrases in 3.13; RFC 9110 has one name for each.
+_PHRASES: Final = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+
+
+def problem(error: ServiceError, request_id: str) -> Response:
+    """Build the application/problem+json response for an error of the family."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": _PHRASES.get(error.status) or HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.message,
+        "code": error.code,
+    }
+    if error.path:
+        document["path"] = list(error.path)
+    document["requestId"] = request_id
+    return Response(encode_json(document), error.status, error.headers, PROBLEM_JSON)
+
+
+async def _answer_service_error(request: Request, error: Exception) -> Response:
+    return problem(cast("ServiceError", error), request_id(request.scope))
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """Translate what Starlette's router raises: a path or a method that no route has."""
+    raised = cast("HTTPException", error)
+    if raised.status_code == MethodNotAllowed.status:
+        # The router keeps methods in a set, so their order is another one in each process.
+        allow = ", ".join(sorted((raised.headers or {}).get("Allow", "").split(", ")))
+        message = f"{request.method} is not among the methods here: {allow}."
+        return problem(MethodNotAllowed(message, allow=allow), request_id(request.scope))
+    return problem(RouteNotFound("There is nothing at this path."), request_id(request.scope))
+
+
+EXCEPTION_HANDLERS: Final[Any] = {
+    ServiceError: _answer_service_error,
+    HTTPException: _answer_http_exception,
+}
