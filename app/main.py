@@ -172,7 +172,7 @@ def _documents(settings: Settings, executor: Executor) -> Documents:
     trusted = read_manifest(path) if path else {}
     for key, text in trusted.items():
         try:
-            executor.operations(text)
+            executor.parse_operations(text)
         except RequestErrors as error:
             raise ManifestUnusable(f"{path}: document {key}: {error.errors[0].message}") from None
         except QueryTooComplex as error:

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from typing import Any, Final
 
+from app.activity.input_limits import InputLimits
 from app.activity.state import ActivityType
 from app.activity.values import UUID_PATTERN
 from app.conditions import TAGS_PATTERN
@@ -32,29 +33,6 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
             "message": {"type": ["string", "null"]},
             "metadata": {"type": "object"},
             "documentId": {"anyOf": [_UUID, {"type": "null"}]},
-        },
-    },
-    "TicketActivityUpdate": {
-        "type": "object",
-        "description": (
-            "What to change. A member that is absent stays as it is; members not named here are "
-            "ignored."
-        ),
-        "properties": {
-            "message": {
-                "type": ["string", "null"],
-                "maxLength": 65536,
-                "pattern": "^[^\\u0000]*$",
-                "description": "The new text; null clears it.",
-            },
-            "metadata": {
-                "type": "object",
-                "description": (
-                    "Replaces the whole object; at most 64 KiB and 32 levels deep. No text in it "
-                    "holds the character U+0000."
-                ),
-            },
-            "isPrivate": {"type": "boolean"},
         },
     },
     "Problem": {
@@ -100,7 +78,7 @@ _PROBLEMS: Final = {
 }
 
 
-def openapi_document(activity_path: str) -> dict[str, Any]:
+def openapi_document(activity_path: str, limits: InputLimits) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -110,7 +88,7 @@ def openapi_document(activity_path: str) -> dict[str, Any]:
         },
         "paths": {activity_path: _path_item()},
         "components": {
-            "schemas": _SCHEMAS,
+            "schemas": _SCHEMAS | {"TicketActivityUpdate": _update_schema(limits)},
             "responses": {
                 status: {
                     "description": description,
@@ -125,6 +103,33 @@ def openapi_document(activity_path: str) -> dict[str, Any]:
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"bearer": []}],
+    }
+
+
+def _update_schema(limits: InputLimits) -> _Schema:
+    return {
+        "type": "object",
+        "description": (
+            "What to change. A member that is absent stays as it is; members not named here are "
+            "ignored."
+        ),
+        "properties": {
+            "message": {
+                "type": ["string", "null"],
+                "maxLength": limits.max_message_length,
+                "pattern": "^[^\\u0000]*$",
+                "description": "The new text; null clears it.",
+            },
+            "metadata": {
+                "type": "object",
+                "description": (
+                    f"Replaces the whole object; at most {limits.max_metadata_bytes} bytes as "
+                    f"JSON and {limits.max_metadata_depth} levels deep. No text in it holds the "
+                    "character U+0000."
+                ),
+            },
+            "isPrivate": {"type": "boolean"},
+        },
     }
 
 

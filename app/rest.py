@@ -45,7 +45,7 @@ def rest_routes(timeline: Timeline, *, max_body_bytes: int) -> list[Route]:
         return await handler(request)
 
     async def get_openapi(_request: Request) -> Response:
-        return JSONResponse(openapi_document(ACTIVITY_PATH))
+        return JSONResponse(openapi_document(ACTIVITY_PATH, timeline.limits))
 
     return [
         Route(ACTIVITY_PATH, activity, methods=["GET", "PUT"]),

@@ -194,6 +194,20 @@ async def test_without_only_other_documents_are_executed_too(
         assert await code_of(client, {"documentId": "x"}) == "DOCUMENT_NOT_TRUSTED"
 
 
+@pytest.mark.parametrize("key", ["{hash}", "sha256:{hash}", "by-name", "5d41402abc4b2a76b9719d91"])
+async def test_a_trusted_document_is_found_by_its_hash_whatever_its_id_is(
+    settings: Settings, tmp_path: Path, key: str
+) -> None:
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps({key.format(hash=hash_of(QUERY)): QUERY}))
+    async with start(settings.model_copy(update={"trusted_documents": file})) as service:
+        client = await service.client()
+
+        for name in (hash_of(QUERY), f"sha256:{hash_of(QUERY)}", key.format(hash=hash_of(QUERY))):
+            assert (await post(client, {"documentId": name})).json() == NAMED
+        assert (await post(client, persisted(QUERY))).json() == NAMED
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

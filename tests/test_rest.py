@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.activity.input_limits import InputLimits
 from app.openapi import openapi_document
 from app.rest import ACTIVITY_PATH
 from tests.support.service import JSON, Client, Service, activity_url
@@ -37,7 +38,9 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-DOCUMENTED: JSON = openapi_document(ACTIVITY_PATH)["paths"][ACTIVITY_PATH]
+DOCUMENTED: JSON = openapi_document(ACTIVITY_PATH, InputLimits(65536, 65536, 32))["paths"][
+    ACTIVITY_PATH
+]
 
 
 def assert_problem(response: httpx2.Response, status: int, code: str) -> str:

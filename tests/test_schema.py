@@ -1,5 +1,6 @@
 """The schema as its users read it: committed, described throughout, under the agreed names."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -25,8 +26,12 @@ from graphql import (
     print_ast,
 )
 
+from app import errors
 from app.graphql.schema import print_schema
+from app.graphql_server.errors import OPERATION_NOT_RESOLVED, PARSE_FAILED, VALIDATION_FAILED
+from app.settings import Settings
 from tests.support.process import ROOT
+from tests.support.service import start
 
 SCHEMA = build_schema(print_schema())
 
@@ -246,3 +251,51 @@ def test_every_payload_has_user_errors() -> None:
     for payload in payloads:
         assert isinstance(payload, GraphQLObjectType)
         assert str(payload.fields["userErrors"].type) == "[UserError!]!"
+
+
+# Those that a client never gets as a GraphQL error: problem documents, and outcomes in userErrors.
+ELSEWHERE = {
+    *("URI_TOO_LONG", "REQUEST_HEADER_FIELDS_TOO_LARGE", "CROSS_ORIGIN_REFUSED"),
+    *("VERSION_CONFLICT", "ID_TAKEN"),
+}
+
+
+def family(error: type[errors.ServiceError]) -> Iterator[str]:
+    for kind in error.__subclasses__():
+        if "code" in vars(kind):
+            yield kind.code
+        yield from family(kind)
+
+
+def test_every_error_code_is_described_with_what_can_be_queried() -> None:
+    language = {PARSE_FAILED, VALIDATION_FAILED, OPERATION_NOT_RESOLVED}
+    query = SCHEMA.query_type
+    assert query
+
+    described_codes = set(re.findall(r"^- `(\w+)`: ", query.description or "", re.MULTILINE))
+
+    assert described_codes == (set(family(errors.ServiceError)) | language) - ELSEWHERE
+
+
+async def test_openapi_states_the_limits_that_are_set(settings: Settings) -> None:
+    own = {"max_message_length": 77, "max_metadata_bytes": 88, "max_metadata_depth": 9}
+    async with start(settings.model_copy(update=own)) as service:
+        document = (await service.http.get("/openapi.json")).json()
+
+    properties = document["components"]["schemas"]["TicketActivityUpdate"]["properties"]
+    assert properties["message"]["maxLength"] == 77
+    assert "88 bytes as JSON and 9 levels" in properties["metadata"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("message", "at most 65,536 characters, unless the service is set to another limit"),
+        ("metadata", "at most 64 KiB as JSON and 32 levels deep, unless the service is set to"),
+    ],
+)
+def test_the_schema_says_that_limits_are_settings(place: str, said: str) -> None:
+    descriptions = dict(described())
+
+    for owner in ("TicketActivity", "CreateTicketActivityInput", "UpdateTicketActivityInput"):
+        assert said in (descriptions[f"{owner}.{place}"] or "")

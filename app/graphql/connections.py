@@ -38,8 +38,8 @@ class PageInfo:
         return await self.has_previous()
 
 
-def answer(value: bool) -> Callable[[], Awaitable[bool]]:  # noqa: FBT001, RUF100
-    """Make the answer of `PageInfo` that is known without asking."""
+def constant(value: bool) -> Callable[[], Awaitable[bool]]:  # noqa: FBT001, RUF100
+    """Return a function of the kind `PageInfo` asks, for an answer that is known already."""
 
     async def known() -> bool:
         return value
@@ -121,8 +121,8 @@ async def load_revision_connection(
         page_info=PageInfo(
             start_cursor=edges[0].cursor if edges else None,
             end_cursor=edges[-1].cursor if edges else None,
-            has_next=answer(end < activity.version),
-            has_previous=answer(start > 0),
+            has_next=constant(end < activity.version),
+            has_previous=constant(start > 0),
         ),
         total_count=activity.version,
     )

@@ -12,6 +12,7 @@ from app.activity.state import ABSENT, AbsentType
 from app.activity.values import generate_uuid7
 from app.errors import InvalidInput
 from app.graphql.enums import ActivityType
+from app.graphql.limit_descriptions import MESSAGE_LIMIT, METADATA_LIMIT
 from app.graphql.scalars import JSONObject
 
 T = TypeVar("T")
@@ -21,11 +22,8 @@ _CLIENT_ID = (
     "The id to create it under, for safe retries: the same id with the same content again answers "
     "what exists, with other content it is `ID_TAKEN`. Left out, the service makes a UUIDv7."
 )
-_MESSAGE = "Its text, at most 65,536 characters. Null or left out: none."
-_METADATA = (
-    "Free data, at most 64 KiB as JSON and 32 levels deep. Left out: an empty object. Null is "
-    "`INVALID_INPUT`."
-)
+_MESSAGE = f"Its text; {MESSAGE_LIMIT}. Null or left out: none."
+_METADATA = f"Free data; {METADATA_LIMIT}. Left out: an empty object. Null is `INVALID_INPUT`."
 
 
 @strawberry.input(description="What `createTicket` takes.")
@@ -94,12 +92,12 @@ class UpdateTicketActivityInput:
     activity_id: UUID = strawberry.field(description="The entry to update.")
     message: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description=("The new text, at most 65,536 characters. Left out: kept. Null: cleared."),
+        description=f"The new text; {MESSAGE_LIMIT}. Left out: kept. Null: cleared.",
     )
     metadata: JSONObject | None = strawberry.field(
         default=strawberry.UNSET,
         description=(
-            "Replaces the whole object; at most 64 KiB as JSON and 32 levels deep. Left out: "
+            f"Replaces the whole object; {METADATA_LIMIT}. Left out: "
             "kept. Null is `INVALID_INPUT`; `{}` empties it. That of a `MERGED_INTO` entry must "
             "go on naming another ticket as `ticketId`."
         ),

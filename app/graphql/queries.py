@@ -10,6 +10,7 @@ from app.activity.listing import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from app.activity.values import parse_uuid
 from app.errors import InvalidInput
 from app.graphql.context import Info
+from app.graphql.error_codes import ERRORS_DESCRIPTION
 from app.graphql.subscriptions import TicketActivityChangeConnection, load_change_connection
 from app.graphql.types import Node, Ticket, TicketActivity, Viewer
 from app.graphql_server.complexity import ListSizes
@@ -22,7 +23,7 @@ LIST_SIZES = ListSizes(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 @strawberry.type(
     description=(
         "What can be read. Everything but `viewer` needs the scope `activity:read`. "
-        f"{LIST_SIZES.cost_description}"
+        f"{LIST_SIZES.cost_description}\n\n{ERRORS_DESCRIPTION}"
     )
 )
 class Query:

@@ -12,7 +12,7 @@ import strawberry
 from app.activity.listing import parse_size
 from app.activity.state import ChangeType as StateChangeType
 from app.activity.visible_changes import Begun, SeenChange, make_feed_cursor
-from app.graphql.connections import PageInfo, answer
+from app.graphql.connections import PageInfo, constant
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
 from app.graphql.types import TicketActivity
@@ -85,8 +85,8 @@ async def load_change_connection(
         page_info=PageInfo(
             start_cursor=changes[0].cursor if changes else None,
             end_cursor=make_feed_cursor(ticket_id, page.end),
-            has_next=answer(page.has_more),
-            has_previous=answer(after is not None),
+            has_next=constant(page.has_more),
+            has_previous=constant(after is not None),
         ),
     )
 

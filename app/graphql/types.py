@@ -25,12 +25,13 @@ from app.auth import Viewer as AuthViewer
 from app.graphql.connections import (
     PageInfo,
     TicketActivityRevisionConnection,
-    answer,
+    constant,
     load_revision_connection,
 )
 from app.graphql.context import Info
 from app.graphql.enums import ActivityType, CannotUpdateReason, Scope
 from app.graphql.filters import TicketActivityFilter, TicketActivityOrder
+from app.graphql.limit_descriptions import MESSAGE_LIMIT, METADATA_LIMIT
 from app.graphql.scalars import JSONObject
 
 _FIRST = "How many, at most 100. Left out or null: 20."
@@ -147,10 +148,10 @@ class TicketActivity(Node):
         description="Its author; null for an entry that no actor made."
     )
     message: str | None = strawberry.field(
-        description="Its text, at most 65,536 characters; null where there is none."
+        description=f"Its text; {MESSAGE_LIMIT}. Null where there is none."
     )
     metadata: JSONObject = strawberry.field(
-        description="Free data of the client, at most 64 KiB as JSON and 32 levels deep."
+        description=f"Free data of the client; {METADATA_LIMIT}."
     )
     document_id: UUID | None = strawberry.field(
         description="The uploaded document; null unless the type is `DOCUMENT_UPLOAD`."
@@ -309,6 +310,6 @@ class TicketActivityConnection:
         """
         edge = self.window.before if side is Side.AFTER else self.window.after
         if known or edge is None:
-            return answer(known)
+            return constant(known)
         context = info.context
         return partial(context.timeline.has_any, context.viewer, self.listing, side=side, of=edge)

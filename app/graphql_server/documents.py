@@ -17,6 +17,7 @@ from app.errors import (
 )
 
 _MAX_CHARACTERS = 16 * 1024
+_HASH_PREFIX = "sha256:"
 
 
 class ManifestUnusable(Exception):
@@ -50,7 +51,7 @@ class Documents:
         self, *, cache_size: int, trusted: Mapping[str, str], is_trusted_only: bool
     ) -> None:
         self._cache_size = cache_size
-        self._trusted = dict(trusted)
+        self._trusted = _by_every_name(trusted)
         self._trusted_texts = frozenset(trusted.values())
         self._is_trusted_only = is_trusted_only
         self._persisted: OrderedDict[str, str] = OrderedDict()
@@ -65,7 +66,7 @@ class Documents:
         key = document_id or persisted_id
         if key is None:
             raise InvalidInput("query must be a non-empty string.", path=("query",))
-        text = self._trusted.get(key) or self._trusted.get(key.removeprefix("sha256:"))
+        text = self._trusted.get(key) or self._trusted.get(key.removeprefix(_HASH_PREFIX))
         return text or self._named(key, persisted_id)
 
     def _sent(self, query: str, persisted_id: str | None) -> str:
@@ -98,6 +99,13 @@ class Documents:
         self._persisted.move_to_end(key)
         if len(self._persisted) > self._cache_size:
             self._persisted.popitem(last=False)
+
+
+def _by_every_name(trusted: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts by their ids and by their SHA-256 hashes, whatever the ids are."""
+    by_hash = {sha256(text.encode()).hexdigest(): text for text in trusted.values()}
+    by_id = {key.removeprefix(_HASH_PREFIX): text for key, text in trusted.items()}
+    return by_hash | by_id | dict(trusted)
 
 
 def _persisted_id(extensions: Mapping[str, Any] | None) -> str | None:

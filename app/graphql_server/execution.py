@@ -130,7 +130,7 @@ class Executor:
         operations = self._documents.get(text)
         if operations is None:
             # A document that fails is not kept: whoever sends one again can as well vary it.
-            operations = self.operations(text)
+            operations = self.parse_operations(text)
             self._documents.put(text, operations)
         if operation_name is None and len(operations) == 1:
             return next(iter(operations.values()))
@@ -237,7 +237,7 @@ class Executor:
         except InvalidInput as error:
             raise RequestErrors([GraphQLError(error.message)], error.code) from None
 
-    def operations(self, text: str) -> "Operations":
+    def parse_operations(self, text: str) -> "OperationsByName":
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
         try:
             document = self._parse(text)
@@ -296,7 +296,7 @@ async def _result(executed: Any) -> Result:
     return Result(result.data, result.errors or ())
 
 
-Operations = Mapping[str | None, Operation]
+OperationsByName = Mapping[str | None, Operation]
 
 
 def _inner_variables(document: DocumentNode) -> tuple[str, ...]:
@@ -319,7 +319,7 @@ def _inner_variables(document: DocumentNode) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _not_resolved(name: str | None, operations: Operations) -> GraphQLError:
+def _not_resolved(name: str | None, operations: OperationsByName) -> GraphQLError:
     """Say why GetOperation() of the specification fails."""
     if name is not None:
         return GraphQLError(f"The document has no operation named '{name}'.")
@@ -340,16 +340,16 @@ class _DocumentCache:
 
     def __init__(self, max_documents: int) -> None:
         self._max_documents = max_documents
-        self._entries: OrderedDict[str, Operations] = OrderedDict()
+        self._entries: OrderedDict[str, OperationsByName] = OrderedDict()
         self._characters = 0
 
-    def get(self, text: str) -> Operations | None:
+    def get(self, text: str) -> OperationsByName | None:
         operations = self._entries.get(text)
         if operations is not None:
             self._entries.move_to_end(text)
         return operations
 
-    def put(self, text: str, operations: Operations) -> None:
+    def put(self, text: str, operations: OperationsByName) -> None:
         if len(text) > self.max_document:
             return
         self._entries[text] = operations
