@@ -6,12 +6,12 @@ meanwhile how long requests take that need nothing but the loop.
 """
 
 import argparse
-import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -24,6 +24,8 @@ from tests.support.process import Process, serve
 TICKET: Final = "0190a3f0-0000-7000-8000-000000000001"
 LIMIT_MILLISECONDS: Final = 50
 ENTRIES: Final = 100
+ROUNDS: Final = 3
+"""The shortest of them counts: a machine with other work to do makes any of them longer."""
 
 CREATE: Final = """
 mutation Create($input: CreateTicketActivityInput!) {
@@ -65,125 +67,125 @@ SCHEMA_WALK: Final = (
 )
 
 
+FIELDS_OF_TYPES: Final = "types { fields { name description } }"
+WRONG_PAGE: Final = 'revisions(first: 1, after: "x") { nodes { version } }'
+
+
 def requests() -> dict[str, Body]:
     """Return the worst requests that anybody has thought of, within the limits and beyond."""
-    return {
-        "nothing": {"query": "{ __typename }"},
-        "page of large entries": {"query": page("nodes { message metadata }")},
-        "95 aliases of large messages": {"query": page(f"nodes {{ {aliased('message', 95)} }}")},
-        "many fields": {"query": page(f"nodes {{ {aliased('version', 95)} }}")},
-        "many revisions": {
-            "query": page("nodes { revisions(first: 100) { nodes { version } } }", "(first: 99)")
-        },
-        "long alias": {"query": page(f"nodes {{ {'a' * 100_000}: id }}")},
-        "many errors": {
-            "query": page(f"nodes {{ {aliased('revisions(first: -1) { __typename }', 50)} }}")
-        },
-        "standard introspection": {"query": get_introspection_query(input_value_deprecation=True)},
-        "walk of the schema": {"query": f"{{ __schema {{ {SCHEMA_WALK} }} }}"},
-        "aliased introspection": {
-            "query": f"{{ {aliased('__schema { ' + SCHEMA_WALK + ' }', 20)} }}"
-        },
-        "aliased types": {
-            "query": f"{{ __schema {{ {aliased('types { fields { name description } }', 60)} }} }}"
-        },
-        "metadata of 1 MB": created({"a": [1] * 340_000}),
-        "metadata of many lists": created({"a": [[]] * 20_000}),
-        "metadata of many numbers": created({"a": [1] * 32_700}),
-        "metadata of deep nesting": created({"a": nested(1, 900)}),
-        "metadata of a long text": created({"a": "É" * 170_000}),
-        "message of 1 MB": {
-            "query": CREATE,
-            "variables": {"input": {"ticketId": TICKET, "message": "É" * 170_000}},
-        },
-        "200,000 ids": {
-            "query": "query Q($v: [ID!]!) { nodes(ids: $v) { id } }",
-            "variables": {"v": [1] * 200_000},
-        },
-        "1,900 ids in the document": {
-            "query": f"{{ nodes(ids: [{' 1' * 1_900}]) {{ id }} }}",
-        },
-        "100,000 types": {
-            "query": "query Q($v: TicketActivityFilter) " + page("totalCount", "(filter: $v)"),
-            "variables": {"v": {"types": ["VIEW"] * 100_000}},
-        },
-        "long id": {"query": f'{{ ticket(id: "{"É" * 100_000}") {{ id }} }}'},
-        "id that is a list": {
-            "query": "query Q($v: UUID!) { ticket(id: $v) { id } }",
-            "variables": {"v": [1] * 340_000},
-        },
-        "2,000 tokens": {"query": "{ " + "a " * 1_998 + "}"},
-        "400 unknown fields": {"query": f"{{ {' '.join(f'tickt{n}' for n in range(490))} }}"},
-        "overlapping fields": {"query": page(f"nodes {{ {'message ' * 480} }}")},
-        "many fragments": {
-            "query": page(" ".join(f"...f{n}" for n in range(150)))
-            + "".join(
-                f" fragment f{n} on TicketActivityConnection {{ totalCount }}" for n in range(150)
-            )
-        },
-        "many variables": {
-            "query": f"query Q({' '.join(f'$v{n}: Int' for n in range(450))}) {{ __typename }}"
-        },
-        "many members": {
-            "query": "{ __typename }",
-            "variables": {f"v{n}": n for n in range(70_000)},
-        },
-        "not JSON after 1 MB": {"query": "{ __typename }", "variables": {"a": [[1.5]] * 100_000}},
-        "a wrong hash": {
-            "query": "{ __typename }" + " " * 100_000,
-            "extensions": {"persistedQuery": {"version": 1, "sha256Hash": "x" * 100_000}},
-        },
+    return answers() | introspection() | inputs() | documents()
+
+
+def answers() -> dict[str, Body]:
+    selections = {
+        "page of large entries": "nodes { message metadata }",
+        "95 aliases of large messages": f"nodes {{ {aliased('message', 95)} }}",
+        "9,500 fields": f"nodes {{ {aliased('version', 95)} }}",
+        "100 pages of revisions": "nodes { revisions(first: 90) { nodes { version message } } }",
+        "2 KB of alias on each entry": f"nodes {{ {'a' * 2_000}: id }}",
+        "6,000 wrong cursors": f"nodes {{ {aliased(WRONG_PAGE, 60)} }}",
+    }
+    pages = {name: {"query": page(selection)} for name, selection in selections.items()}
+    search = page("nodes { id }", '(filter: { text: "x y z" })')
+    return pages | {"a text that nothing holds": {"query": search}}
+
+
+def introspection() -> dict[str, Body]:
+    queries = {
+        "standard introspection": get_introspection_query(input_value_deprecation=True),
+        "walk of the schema": f"{{ __schema {{ {SCHEMA_WALK} }} }}",
+        "aliased introspection": f"{{ {aliased(f'__schema {{ {FIELDS_OF_TYPES} }}', 12)} }}",
+        "introspection at the limit": f"{{ __schema {{ {FIELDS_OF_TYPES} }} }}",
+    }
+    return {name: {"query": query} for name, query in queries.items()}
+
+
+def inputs() -> dict[str, Body]:
+    ids = "query Q($v: [ID!]!) { nodes(ids: $v) { id } }"
+    filtered = "query Q($v: TicketActivityFilter) " + page("totalCount", "(filter: $v)")
+    metadata = {
+        "metadata of 1 MB": [1] * 340_000,
+        "metadata of 20,000 lists": [[]] * 20_000,
+        "metadata of 32,700 numbers": [1] * 32_700,
+        "metadata of 900 levels": nested(1, 900),
+        "metadata of a text of 340 kB": "É" * 170_000,
+    }
+    variables = {
+        "200,000 ids": (ids, [1] * 200_000),
+        "100,000 types": (filtered, {"types": ["VIEW"] * 100_000}),
+        "an id of 340,000 items": ("query Q($v: UUID!) { ticket(id: $v) { id } }", [1] * 340_000),
+        "100,000 decimals": ("{ __typename }", [[1.5]] * 100_000),
+        "60,000 members": ("{ __typename }", {f"m{n}": n for n in range(60_000)}),
+    }
+    return {name: created({"a": value}) for name, value in metadata.items()} | {
+        name: {"query": query, "variables": {"v": value}}
+        for name, (query, value) in variables.items()
     }
 
 
-@asynccontextmanager
-async def heartbeat(http: httpx2.AsyncClient, lags: list[float]) -> AsyncIterator[None]:
-    """Collect how long requests took that need nothing but the loop, sent one after the other."""
+def documents() -> dict[str, Body]:
+    fragments = range(150)
+    queries = {
+        "2,000 tokens": "{ " + "a " * 1_998 + "}",
+        "490 unknown fields": f"{{ {' '.join(f'tickt{n}' for n in range(490))} }}",
+        "480 fields of one name": page(f"nodes {{ {'message ' * 480} }}"),
+        "150 fragments": page(" ".join(f"...f{n}" for n in fragments))
+        + " ".join(map(fragment, fragments)),
+        "450 variables": f"query Q({' '.join(f'$v{n}: Int' for n in range(450))}) {{ __typename }}",
+        "1,900 ids": f"{{ nodes(ids: [{' 1' * 1_900}]) {{ id }} }}",
+        "an id of 60,000 characters": f'{{ ticket(id: "{"É" * 60_000}") {{ id }} }}',
+    }
+    hashed = {"persistedQuery": {"version": 1, "sha256Hash": "x" * 100_000}}
+    return {name: {"query": query} for name, query in queries.items()} | {
+        "a wrong hash": {"query": "{ __typename }", "extensions": hashed}
+    }
 
-    async def beat() -> None:
+
+def beat(origin: str, asked: Connection) -> None:
+    """Run the process that measures: answer each question with the longest request since the last.
+
+    Its requests, one after the other, need nothing of the service but the loop.
+    """
+    longest = 0.0
+    with httpx2.Client(base_url=origin) as http:
         while True:
             began = time.perf_counter()
-            await http.get("/nothing-here")
-            lags.append(time.perf_counter() - began)
+            http.get("/nothing-here")
+            longest = max(longest, time.perf_counter() - began)
+            if asked.poll():
+                if asked.recv() is None:
+                    return
+                asked.send(longest)
+                longest = 0.0
 
-    task = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        task.cancel()
 
-
-async def measure(process: Process) -> dict[str, tuple[float, str]]:
-    """Return for each request the longest that the loop was held, and what was answered."""
+def measure(process: Process, heart: Connection) -> Iterator[tuple[str, float, str]]:
+    """Yield each request with the longest that the loop was held, and what was answered."""
     authorized = {"Authorization": f"Bearer {process.token}"}
-    results: dict[str, tuple[float, str]] = {}
-    async with (
-        httpx2.AsyncClient(base_url=process.origin, timeout=60) as other,
-        httpx2.AsyncClient(base_url=process.origin, timeout=60, headers=authorized) as http,
-    ):
-        await fill(http)
+    with httpx2.Client(base_url=process.origin, timeout=60, headers=authorized) as http:
+        fill(http)
         for name, body in requests().items():
             content = json.dumps(body).encode()
             held = []
-            for _ in range(3):
-                lags: list[float] = []
-                async with heartbeat(other, lags):
-                    await asyncio.sleep(0.05)
-                    response = await post(http, content)
-                    await asyncio.sleep(0.02)
-                held.append(max(lags))
-            results[name] = min(held), outcome(response)
-    return results
+            for _ in range(ROUNDS):
+                longest(heart)
+                response = post(http, content)
+                held.append(longest(heart))
+            yield name, min(held), outcome(response)
 
 
-async def post(http: httpx2.AsyncClient, content: bytes) -> httpx2.Response:
-    return await http.post(
-        "/graphql", content=content, headers={"Content-Type": "application/json"}
-    )
+def longest(heart: Connection) -> float:
+    heart.send("?")
+    seconds: float = heart.recv()
+    return seconds
 
 
-async def fill(http: httpx2.AsyncClient) -> None:
-    await post(
+def post(http: httpx2.Client, content: bytes) -> httpx2.Response:
+    return http.post("/graphql", content=content, headers={"Content-Type": "application/json"})
+
+
+def fill(http: httpx2.Client) -> None:
+    post(
         http, json.dumps({"query": CREATE_TICKET, "variables": {"input": {"id": TICKET}}}).encode()
     )
     large = {
@@ -194,7 +196,7 @@ async def fill(http: httpx2.AsyncClient) -> None:
     }
     content = json.dumps({"query": CREATE, "variables": {"input": large}}).encode()
     for _ in range(ENTRIES):
-        await post(http, content)
+        post(http, content)
 
 
 def outcome(response: httpx2.Response) -> str:
@@ -204,14 +206,20 @@ def outcome(response: httpx2.Response) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.parse_args()
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    is_too_long = False
+    heart, asked = Pipe()
     with TemporaryDirectory() as folder, serve(Path(folder) / "loop.db") as process:
-        results = asyncio.run(measure(process))
-    for name, (seconds, answered) in results.items():
-        mark = " <-- too long" if seconds * 1000 > LIMIT_MILLISECONDS else ""
-        print(f"{seconds * 1000:7.1f} ms  {name:32} {answered}{mark}")
-    return any(seconds * 1000 > LIMIT_MILLISECONDS for seconds, _ in results.values())
+        beating = get_context("spawn").Process(target=beat, args=(process.origin, asked))
+        beating.start()
+        for name, seconds, answered in measure(process, heart):
+            is_over = seconds * 1000 > LIMIT_MILLISECONDS
+            is_too_long |= is_over
+            mark = " <-- too long" if is_over else ""
+            print(f"{seconds * 1000:7.1f} ms  {name:30} {answered}{mark}", flush=True)
+        heart.send(None)
+        beating.join()
+    return is_too_long
 
 
 if __name__ == "__main__":

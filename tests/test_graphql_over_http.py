@@ -1,5 +1,7 @@
 """GraphQL over HTTP (first release, September 2026), one test for each rule.
 
+The docstring of each test names the section and, where it is short, the clause of it.
+
 Where the specification says 422, the answer is 400, as the `graphql-http` audits have it.
 """
 
@@ -25,18 +27,21 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def test_post_executes_a_query(http: httpx2.AsyncClient) -> None:
+    """POST."""
     response = await post(http, {"query": "{ greeting later }"})
     assert response.status_code == 200
     assert response.json() == {"data": {"greeting": "ada greets you", "later": "later"}}
 
 
 async def test_get_executes_a_query_with_json_variables(http: httpx2.AsyncClient) -> None:
+    """GET."""
     query = "query ($name: String!) { greeting(name: $name) }"
     response = await get(http, query=query, variables='{"name": "Zoë"}')
     assert response.json() == {"data": {"greeting": "ada greets Zoë"}}
 
 
 async def test_head_answers_the_headers_of_get(http: httpx2.AsyncClient) -> None:
+    """RFC 9110 section 9.3.2, HEAD."""
     got = await http.get("/graphql", params={"query": "{ later }"})
     head = await http.head("/graphql", params={"query": "{ later }"})
     assert head.status_code == 200
@@ -46,6 +51,7 @@ async def test_head_answers_the_headers_of_get(http: httpx2.AsyncClient) -> None
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
 async def test_other_methods_are_405_with_allow(http: httpx2.AsyncClient, method: str) -> None:
+    """RFC 9110 section 15.5.6, 405 Method Not Allowed."""
     response = await http.request(method, "/graphql")
     assert_refused(response, 405, "METHOD_NOT_ALLOWED")
     assert response.headers["allow"] == "GET, HEAD, POST"
@@ -53,6 +59,7 @@ async def test_other_methods_are_405_with_allow(http: httpx2.AsyncClient, method
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_mutation_by_get_is_405_with_allow(http: httpx2.AsyncClient, method: str) -> None:
+    """GET: GET requests MUST NOT be used for executing mutation operations."""
     parameters = {"query": "query Q { later } mutation M { change }", "operationName": "M"}
     response = await http.request(method, "/graphql", params=parameters)
     assert response.status_code == 405
@@ -61,26 +68,31 @@ async def test_a_mutation_by_get_is_405_with_allow(http: httpx2.AsyncClient, met
 
 @pytest.mark.parametrize("accept", [JSON, GRAPHQL])
 async def test_a_subscription_is_refused(http: httpx2.AsyncClient, accept: str) -> None:
+    """POST: performs a query or mutation operation."""
     response = await post(http, {"query": "subscription { ticks }"}, accept)
     assert_refused(response, 400, "INVALID_INPUT")
 
 
 async def test_unknown_properties_are_ignored(http: httpx2.AsyncClient) -> None:
+    """POST, JSON Encoding: other property names are reserved."""
     response = await post(http, {"query": "{ later }", "id": 1, "future": {}})
     assert response.json() == {"data": {"later": "later"}}
 
 
 @pytest.mark.parametrize("name", ["variables", "operationName", "extensions"])
 async def test_null_parameters_are_absent(http: httpx2.AsyncClient, name: str) -> None:
+    """Request Parameters: null is equivalent to not specifying."""
     assert (await post(http, {"query": "{ later }", name: None})).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["variables", "operationName", "extensions"])
 async def test_empty_url_parameters_are_absent(http: httpx2.AsyncClient, name: str) -> None:
+    """GET: an empty operationName is equivalent to omitting it."""
     assert (await get(http, query="{ later }", **{name: ""})).status_code == 200
 
 
 async def test_extensions_reach_resolvers(http: httpx2.AsyncClient) -> None:
+    """Request Parameters: extensions."""
     response = await post(http, {"query": "{ extension }", "extensions": {"key": "value"}})
     assert response.json() == {"data": {"extension": "value"}}
 
@@ -105,10 +117,12 @@ async def test_extensions_reach_resolvers(http: httpx2.AsyncClient) -> None:
 async def test_parameters_of_a_wrong_type_are_400(
     http: httpx2.AsyncClient, parameters: dict[str, Any], accept: str
 ) -> None:
+    """Status Codes: Invalid parameters."""
     assert_refused(await post(http, parameters, accept), 400, "INVALID_INPUT")
 
 
 async def test_url_variables_that_are_not_json_are_400(http: httpx2.AsyncClient) -> None:
+    """GET: variables MUST be encoded as a JSON string."""
     message = assert_refused(
         await get(http, query="{ later }", variables="{a"), 400, "INVALID_INPUT"
     )
@@ -119,11 +133,13 @@ async def test_url_variables_that_are_not_json_are_400(http: httpx2.AsyncClient)
 
 
 async def test_a_repeated_url_parameter_is_400(http: httpx2.AsyncClient) -> None:
+    """Status Codes: Invalid parameters."""
     response = await http.get("/graphql?query={later}&query={greeting}")
     assert_refused(response, 400, "INVALID_INPUT")
 
 
 async def test_a_url_that_is_not_utf8_is_400(http: httpx2.AsyncClient) -> None:
+    """Status Codes: Invalid parameters."""
     assert_refused(await http.get("/graphql?query=%ff"), 400, "INVALID_INPUT")
 
 
@@ -134,6 +150,7 @@ async def test_a_url_that_is_not_utf8_is_400(http: httpx2.AsyncClient) -> None:
 async def test_the_response_has_the_accepted_type_in_utf8(
     http: httpx2.AsyncClient, accept: str
 ) -> None:
+    """Response, Body: Content-Type MUST be indicated, the encoding SHOULD be."""
     response = await post(http, {"query": '{ greeting(name: "Zoë") }'}, accept)
     assert response.headers["content-type"] == f"{accept}; charset=utf-8"
     assert response.headers["vary"] == "Accept"
@@ -155,11 +172,13 @@ async def test_the_response_has_the_accepted_type_in_utf8(
 async def test_the_order_and_weights_of_accept_are_honoured(
     http: httpx2.AsyncClient, accept: str, chosen: str
 ) -> None:
+    """Response, Body: the server MUST respect the Accept header."""
     response = await post(http, {"query": "{ later }"}, accept)
     assert response.headers["content-type"] == f"{chosen}; charset=utf-8"
 
 
 async def test_several_accept_headers_are_one_list(http: httpx2.AsyncClient) -> None:
+    """RFC 9110 section 5.3, Field Order."""
     headers = [("Accept", "text/csv"), ("Accept", GRAPHQL), ("Content-Type", JSON)]
     response = await http.post("/graphql", content='{"query": "{ later }"}', headers=headers)
     assert response.headers["content-type"] == f"{GRAPHQL}; charset=utf-8"
@@ -167,12 +186,14 @@ async def test_several_accept_headers_are_one_list(http: httpx2.AsyncClient) -> 
 
 @pytest.mark.parametrize("accept", ["text/csv", "text/html", f"{JSON};q=0, {GRAPHQL};q=0.0"])
 async def test_nothing_acceptable_is_406(http: httpx2.AsyncClient, accept: str) -> None:
+    """Response, Body: 406 where no supported media type is accepted."""
     assert_refused(await post(http, {"query": "{ later }"}, accept), 406, "NOT_ACCEPTABLE")
 
 
 async def test_a_browser_without_a_query_gets_the_page_without_a_token(
     http: httpx2.AsyncClient,
 ) -> None:
+    """URL: a server MAY use the URL for other purposes."""
     del http.headers["authorization"]
     response = await get(http, BROWSER)
     assert response.status_code == 200
@@ -186,6 +207,7 @@ async def test_a_browser_without_a_query_gets_the_page_without_a_token(
 async def test_nobody_else_gets_the_page(
     http: httpx2.AsyncClient, accept: str, parameters: dict[str, str]
 ) -> None:
+    """URL: a server MAY use the URL for other purposes."""
     response = await get(http, accept, **parameters)
     assert response.headers["content-type"] == f"{JSON}; charset=utf-8"
 
@@ -230,6 +252,7 @@ async def test_a_request_error_has_a_code_and_no_data(
     accept: str,
     status: int,
 ) -> None:
+    """Status Codes, both media types: parsing, validation, operation, variables."""
     response = await post(http, body, accept)
     document = response.json()
     assert response.status_code == status
@@ -241,6 +264,7 @@ async def test_a_request_error_has_a_code_and_no_data(
 async def test_a_variable_that_does_not_fit_is_named_but_not_quoted(
     http: httpx2.AsyncClient,
 ) -> None:
+    """Status Codes: Variable coercion failure."""
     query = "query ($v: Even!) { half(of: $v) }"
     response = await post(http, {"query": query, "variables": {"v": "private text"}})
     [error] = response.json()["errors"]
@@ -248,6 +272,7 @@ async def test_a_variable_that_does_not_fit_is_named_but_not_quoted(
 
 
 async def test_the_errors_of_validation_are_bounded(http: httpx2.AsyncClient) -> None:
+    """Status Codes: Document validation failure."""
     query = "{ items {" + " ".join(f"unknown{n}" for n in range(400)) + "} }"
     response = await post(http, {"query": query})
     assert len(response.json()["errors"]) == 21  # the last one says that there are more
@@ -267,6 +292,7 @@ async def test_an_executed_operation_with_errors_is_a_partial_success(
     accept: str,
     status: int,
 ) -> None:
+    """Status Codes: Field errors encountered during execution."""
     response = await post(http, {"query": query}, accept)
     document = response.json()
     [error] = document["errors"]
@@ -281,6 +307,7 @@ async def test_an_executed_operation_with_errors_is_a_partial_success(
 async def test_a_null_that_defeats_a_default_is_the_clients_error(
     http: httpx2.AsyncClient,
 ) -> None:
+    """Status Codes: Field errors encountered during execution."""
     query = "query ($v: Int = 1) { required(value: $v) }"
     response = await post(http, {"query": query, "variables": {"v": None}})
     [error] = response.json()["errors"]
@@ -291,6 +318,7 @@ async def test_a_null_that_defeats_a_default_is_the_clients_error(
 async def test_a_fault_is_masked_and_logged_once(
     http: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, query: str
 ) -> None:
+    """Status Codes: Field errors encountered during execution."""
     response = await post(http, {"query": query})
     request_id = response.headers["x-request-id"]
     for error in response.json()["errors"]:
@@ -308,6 +336,7 @@ async def test_a_fault_is_masked_and_logged_once(
 async def test_a_fault_before_execution_is_500(
     http: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture, accept: str
 ) -> None:
+    """Status Codes: errors that prevent a well-formed GraphQL response."""
     by_authentication = await http.post(
         "/graphql", headers={"Authorization": "Bearer fault", "Accept": accept}
     )
@@ -325,6 +354,7 @@ async def test_a_fault_before_execution_is_500(
 async def test_no_token_is_401_before_the_body_is_read(
     http: httpx2.AsyncClient, accept: str
 ) -> None:
+    """Status Codes: 401 where the client is not permitted."""
     del http.headers["authorization"]
     response = await post(http, b"not JSON", accept)
     assert_refused(response, 401, "UNAUTHENTICATED")
@@ -332,6 +362,7 @@ async def test_no_token_is_401_before_the_body_is_read(
 
 
 async def test_busy_is_503_with_retry_after(http: httpx2.AsyncClient) -> None:
+    """Status Codes: errors that prevent a well-formed GraphQL response."""
     response = await http.post("/graphql", headers={"Authorization": "Bearer busy"})
     assert_refused(response, 503, "BUSY")
     assert response.headers["retry-after"] == "1"
