@@ -1,5 +1,6 @@
 """README.md says what the code says."""
 
+import re
 from pathlib import Path
 
 from app.settings import ENV_PREFIX, Settings
@@ -23,3 +24,12 @@ def test_every_script_is_in_the_table() -> None:
     names = {f"`scripts/{file.name}`" for file in scripts.iterdir() if not file.suffix}
 
     assert {name for name in names if f"| {name} |" not in README} == {"`scripts/install`"}
+
+
+def test_every_picture_is_there_and_small() -> None:
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+
+    assert pictures
+    for picture in pictures:
+        size = (Path(__file__).parent.parent / picture).stat().st_size
+        assert size < 150_000, picture

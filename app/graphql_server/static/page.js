@@ -175,7 +175,9 @@ ReactDOM.render(
     {
       fetcher,
       defaultTabs: examples.map((query) => ({ query })),
-      isHeadersEditorEnabled: false, // the token is nobody's to read over a shoulder
+      // The fetcher adds the token, so that it is never on the screen.
+      isHeadersEditorEnabled: false,
+      shouldPersistHeaders: false,
       storage,
     },
     element(
