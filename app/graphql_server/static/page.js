@@ -51,7 +51,8 @@ mutation UpdateActivity($message: String) {
 `;
 
 const FOLLOW = `# Shows each change of the ticket as it happens. Click
-# play here, and run UpdateActivity in another window:
+# play here: an answer without a change says that it has
+# begun. Then run UpdateActivity in another window, since
 # GraphiQL ends a subscription when you change tabs.
 subscription FollowTicket {
   ticketActivityChanges(
