@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import os
 import socket
+import stat
+import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -129,26 +131,35 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _prepare_database(settings: Settings) -> None:
+    """Bring the database to this release; one that is missing is made, and only here."""
     file = sqlite_file(parse_url(settings.database_url))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        # SQLite gives its journals the mode of the file beside them.
+        file.touch(mode=0o600)
     except OSError as error:
-        raise OperatorError(f"Cannot make the folder {file.parent}: {error.strerror}.") from None
+        raise OperatorError(f"Cannot make the database {file}: {error.strerror}.") from None
     await _with_database(settings, migrate)
+    if file.stat().st_mode & stat.S_IROTH:
+        print(f"ticket-activity: every user may read {file}; chmod 600 it.", file=sys.stderr)
 
 
 async def _with_database(
     settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]
 ) -> T:
     """Run one piece of work; what the engine says against it becomes one line."""
+    file = sqlite_file(parse_url(settings.database_url))
+    if not file.exists():
+        raise OperatorError(
+            f"There is no database {file}; {ENV_PREFIX}DATABASE_URL names another, and "
+            "`ticket-activity migrate` makes one."
+        )
     require_openable(settings.database_url)
     database = open_database(settings.database_url, read_connections=1)
     try:
         return await use(database)
     except DBAPIError as error:
-        raise OperatorError(
-            f"Cannot use the database {parse_url(settings.database_url).database}: {error.orig}."
-        ) from None
+        raise OperatorError(f"Cannot use the database {file}: {error.orig}.") from None
     finally:
         await database.close()
 

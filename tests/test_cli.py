@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -264,13 +265,65 @@ def test_a_folder_for_a_file_is_one_line(
     assert str(tmp_path) in refusal(capsys, *command)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["token", "list"], CREATE, ["token", "revoke", "x"]],
+    ids=["list", "create", "revoke"],
+)
+def test_a_path_with_no_database_is_one_line_and_makes_none(
+    tmp_path: Path, monkeypatch: Environment, capsys: Output, command: list[str]
+) -> None:
+    mistyped = tmp_path / "mistyped.db"
+    set_database(monkeypatch, mistyped)
+
+    line = refusal(capsys, *command)
+
+    assert f"There is no database {mistyped}" in line
+    assert "TICKET_ACTIVITY_DATABASE_URL" in line
+    assert not mistyped.exists()
+
+
 @pytest.mark.parametrize("command", [["token", "list"], CREATE], ids=["list", "create"])
 def test_a_database_that_was_never_migrated_is_one_line(
     tmp_path: Path, monkeypatch: Environment, capsys: Output, command: list[str]
 ) -> None:
+    (tmp_path / "empty.db").touch()
     set_database(monkeypatch, tmp_path / "empty.db")
 
     assert "empty.db" in refusal(capsys, *command)
+
+
+# Who may read the database
+
+
+def test_a_new_database_and_its_journals_are_for_their_owner_alone(
+    file: Path, capsys: Output
+) -> None:
+    before = os.umask(0o022)
+    try:
+        run(capsys, "migrate")
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE other (id INTEGER)")
+            made = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
+    finally:
+        os.umask(before)
+
+    assert made == dict.fromkeys([file.name, f"{file.name}-wal", f"{file.name}-shm"], 0o600)
+
+
+def test_a_database_that_every_user_may_read_is_named_and_kept(
+    database: Path, capsys: Output
+) -> None:
+    [token] = run(capsys, *CREATE)
+    database.chmod(0o644)
+
+    assert main(["migrate"]) == 0
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(database) in line
+    assert "chmod 600" in line
+    assert viewer_of(database, token)
 
 
 def test_a_database_newer_than_the_code_is_one_line(database: Path, capsys: Output) -> None:

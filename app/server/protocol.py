@@ -16,6 +16,10 @@ from app.settings import Settings
 _GRACE_SECONDS: Final = 30
 """How long what is under way at a shutdown may take."""
 
+_BAD_REQUEST: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b"
+)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _ENDING: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
@@ -63,6 +67,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._is_draining:
             self._close_when_idle()
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(_BAD_REQUEST % (len(msg), msg.encode()))
+        self.transport.close()
 
     def handle_websocket_upgrade(self) -> None:
         self._is_receiving = False
@@ -112,7 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._bound_receiving()  # an answer is under way, to this request or one before it
             return
-        if not self._has_head:
+        if self.headers is not None and not self._has_head:  # some of a head has arrived
             self.transport.write(_TOO_SLOW)
         self.transport.close()
 

@@ -1,0 +1,96 @@
+"""Clients that send slowly, or behind a request that fails, over real connections."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from app.demo import COMMENT, PRINTER
+from tests.support.process import Process, serve
+from tests.support.raw import Connection, connect
+
+PATH = f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}"
+OPENAPI = "GET /openapi.json HTTP/1.1\nHost: service.test"
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service that waits half a second for a request."""
+    file = tmp_path_factory.mktemp("hasty") / "tickets.db"
+    with serve(file, max_receive_seconds="0.5") as process:
+        yield process
+
+
+async def assert_end_of(connection: Connection, status: int) -> bytes:
+    """Expect one response that ends the connection; return its body."""
+    answer = await connection.answer()
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
+    assert await connection.is_closed()
+    return answer.body
+
+
+async def test_a_head_that_does_not_arrive_is_408(hasty: Process) -> None:
+    async with connect(hasty.origin) as connection:
+        connection.writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: ")
+
+        assert await assert_end_of(connection, 408) == b""
+
+
+@pytest.mark.parametrize("path", [PATH, "/graphql"])
+async def test_a_body_that_does_not_arrive_is_408(hasty: Process, path: str) -> None:
+    method = "PUT" if path == PATH else "POST"
+    async with connect(hasty.origin) as connection:
+        connection.send(
+            f"{method} {path} HTTP/1.1\nHost: service.test\nAuthorization: Bearer {hasty.token}\n"
+            "Content-Type: application/json\nContent-Length: 100",
+            b"{",
+        )
+
+        assert b"0.5 seconds" in await assert_end_of(connection, 408)
+
+
+async def test_a_client_that_sends_nothing_is_closed(hasty: Process) -> None:
+    async with connect(hasty.origin) as connection:
+        assert await connection.is_closed()
+
+
+async def test_a_body_that_goes_on_after_its_answer_is_cut(hasty: Process) -> None:
+    async with connect(hasty.origin) as connection:
+        connection.send(f"PUT {PATH} HTTP/1.1\nHost: service.test\nContent-Length: 100", b"{")
+
+        assert (await connection.answer()).status == 401
+        assert await connection.is_closed()
+
+
+async def test_requests_that_arrive_in_time_share_a_connection(hasty: Process) -> None:
+    async with connect(hasty.origin) as connection:
+        for _ in range(3):
+            connection.send(OPENAPI)
+            answer = await connection.answer()
+            assert (answer.status, "connection" in answer.headers) == (200, False)
+
+
+async def test_what_is_no_http_is_400_whose_type_is_not_to_be_guessed(hasty: Process) -> None:
+    async with connect(hasty.origin) as connection:
+        connection.writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = await connection.answer()
+
+        assert (answer.status, answer.headers["x-content-type-options"]) == (400, "nosniff")
+
+
+async def test_requests_sent_behind_a_fault_are_answered(tmp_path: Path) -> None:
+    file = tmp_path / "tickets.db"
+    with serve(file) as process:
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("DROP TABLE ticket_activity")
+        async with connect(process.origin) as connection:
+            head = f"GET {PATH} HTTP/1.1\nHost: service.test\nAuthorization: Bearer "
+            for request in (head + process.token, OPENAPI, head + process.token, OPENAPI):
+                connection.send(request)
+
+            answers = [await connection.answer() for _ in range(4)]
+
+        assert [answer.status for answer in answers] == [500, 200, 500, 200]
+        assert not any("connection" in answer.headers for answer in answers)
