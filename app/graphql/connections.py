@@ -99,11 +99,20 @@ class TicketActivityRevisionConnection:
     total_count: int = strawberry.field(description="How many revisions the entry has.")
 
 
-async def load_revision_connection(
+def load_revision_connection(
     info: Info, activity: Activity, first: int | None, after: str | None
+) -> Awaitable[TicketActivityRevisionConnection]:
+    """Load one page, together with those that other entries of the answer ask for.
+
+    The arguments are checked at once rather than by a task of each entry: a wrong one is wrong for
+    every entry of the list, so that it ends the list at the first, not after thousands of errors.
+    """
+    return _load(info, activity, _parse_revision_cursor(after), parse_size(first, "first"))
+
+
+async def _load(
+    info: Info, activity: Activity, start: int, size: int
 ) -> TicketActivityRevisionConnection:
-    """Load one page, together with those that other entries of the answer ask for."""
-    start, size = _parse_revision_cursor(after), parse_size(first, "first")
     revisions = [
         TicketActivityRevision.of(revision)
         for revision in await info.context.revisions(start, size).load(activity)
