@@ -420,3 +420,74 @@ async def test_a_private_entry_of_no_actor_is_seen_with_the_scope_alone(service:
         response = await send(client, LIST, ticketId=ticket_id)
         assert (entry["id"] in response.text) is sees
         assert (await client.find(ticket_id, entry["id"]) is not None) is sees
+
+
+WHOLE = f"""
+query Whole($ticketId: UUID!) {{
+  ticket(id: $ticketId) {{
+    createdAt mergedInto {{ id }}
+    activities(first: 100) {{
+      nodes {{ ...activityFields revisions {{ nodes {{ version changedAt }} totalCount }} }}
+      edges {{ cursor }}
+      pageInfo {{ startCursor endCursor hasNextPage hasPreviousPage }}
+      totalCount filteredCount
+    }}
+    byUpdate: activities(first: 1, orderBy: {{field: UPDATED_AT, direction: DESC}}) {{
+      nodes {{ id updatedAt }} pageInfo {{ hasNextPage hasPreviousPage }}
+    }}
+  }}
+  ticketActivityChanges(ticketId: $ticketId, first: 100) {{
+    nodes {{ changeType activityId changedAt changedById ticketActivity {{ id version }} }}
+    pageInfo {{ hasNextPage hasPreviousPage }}
+  }}
+}}
+{ACTIVITY_FIELDS}"""
+
+
+@pytest.mark.parametrize("name", BLIND)
+async def test_nothing_public_moves_when_a_private_entry_does(
+    service: Service, author: Client, entry: JSON, name: str
+) -> None:
+    client = await viewer(service, author, name)
+    ticket_id = entry["ticketId"]
+    before = (await send(client, WHOLE, ticketId=ticket_id)).json()
+    assert "errors" not in before
+
+    for kind in ("COMMENT", "DOCUMENT_UPLOAD", "VIEW"):
+        service.clock.advance(seconds=1)
+        document = {"documentId": MISSING} if kind == "DOCUMENT_UPLOAD" else {}
+        hidden = await author.create_activity(
+            ticket_id, activityType=kind, message="hush", isPrivate=True, **document
+        )
+        if kind != "VIEW":
+            await author.put(ticket_id, hidden["id"], {"message": "hush, hush"})
+            assert (await send(client, WHOLE, ticketId=ticket_id)).json() == before
+            await author.mutate(DELETE, ticketId=ticket_id, activityId=hidden["id"])
+        assert (await send(client, WHOLE, ticketId=ticket_id)).json() == before
+
+
+async def test_a_moderator_who_hides_an_entry_is_told_no_more_of_it(
+    service: Service, author: Client
+) -> None:
+    ticket_id = await author.create_ticket()
+    id_ = await published(author, ticket_id, PRIVATE_PASTS["hidden and edited"])
+    moderator = await viewer(service, author, "a moderator without activity:private")
+    mutation = """
+    mutation Hide($input: UpdateTicketActivityInput!) {
+      updateTicketActivity(input: $input) {
+        ticketActivity { message revisions { nodes { message isWithheld } } }
+        userErrors { code }
+      }
+    }
+    """
+
+    response = await send(
+        moderator, mutation, input={"ticketId": ticket_id, "activityId": id_, "isPrivate": True}
+    )
+    again = await send(
+        moderator, mutation, input={"ticketId": ticket_id, "activityId": id_, "message": "mine"}
+    )
+
+    assert "hush" not in response.text
+    [error] = again.json()["data"]["updateTicketActivity"]["userErrors"]
+    assert error == {"code": "NOT_FOUND"}
