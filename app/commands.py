@@ -118,6 +118,11 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":
+        # Connections inherit it. Without it one whose client never reads stays for ever, also
+        # when it was closed here: what is still to be sent keeps it.
+        stall = int(settings.max_stall_seconds * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(2048)

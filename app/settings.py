@@ -53,6 +53,13 @@ class Settings(BaseSettings):
     max_receive_seconds: PositiveFloat = Field(
         default=30, description="How long a request may take to arrive, in seconds."
     )
+    max_stall_seconds: PositiveFloat = Field(
+        default=30,
+        description=(
+            "How long a client may take nothing of what it is sent, before it is cut off, in "
+            "seconds."
+        ),
+    )
     drain_seconds: NonNegativeFloat = Field(
         default=1,
         description=(
@@ -139,6 +146,10 @@ class Settings(BaseSettings):
     )
     max_stream_seconds: PositiveFloat = Field(
         default=3600, description="How long a stream lives before its client must connect anew."
+    )
+    websocket_compression: bool = Field(
+        default=False,
+        description="Compress WebSocket messages, for some 37 KiB of memory a connection.",
     )
     graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at /graphql.")
 

@@ -1,6 +1,7 @@
 """How streams behave when their parts fail, and what a connection holds: over real sockets."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -12,6 +13,8 @@ import pytest
 
 from app.errors import Busy, Unauthenticated
 from app.graphql_server.streams import StreamLimits
+from app.server.protocol import WebSocketProtocol
+from app.settings import Settings
 from tests.support.live import (
     closing,
     event_stream,
@@ -38,8 +41,7 @@ async def over_web_socket(origin: str, query: str) -> AsyncIterator[AsyncGenerat
         while True:
             yield (await receive(ws))["payload"]
 
-    # The text that the client does not read would be compressed to nothing.
-    async with web_socket(origin, "x", compression=None, close_timeout=0.1) as ws:
+    async with web_socket(origin, "x", close_timeout=0.1) as ws:
         await subscribe(ws, query=query)
         async with aclosing(results()) as stream:
             yield stream
@@ -64,9 +66,9 @@ def source() -> Source:
 
 
 @pytest.fixture
-async def origin(source: Source) -> AsyncIterator[str]:
+async def origin(source: Source, settings: Settings) -> AsyncIterator[str]:
     limits = StreamLimits(subscriptions=3, recheck=0.01)
-    async with serving(stream_door(source, limits)) as address:
+    async with serving(stream_door(source, limits), settings) as address:
         yield address
 
 
@@ -204,7 +206,8 @@ async def test_a_fault_of_authentication_in_mid_stream_ends_the_event_stream_in_
         source.authenticating = [RuntimeError("secret")]
 
         assert await read_events(events) == []  # and no `complete`: the client resumes
-    assert [record.message[:14] for record in caplog.records] == ["Internal error"]
+    [fault] = [record for record in caplog.records if record.name == "app"]
+    assert fault.message.startswith("Internal error")
     await source.until_open(0)
 
 
@@ -325,3 +328,32 @@ async def test_a_client_that_does_not_read_is_not_read_from(source: Source, orig
 
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(flood(), 2)
+        ws.transport.abort()
+
+
+async def test_empty_parts_of_a_message_are_not_kept(origin: str) -> None:
+    async with web_socket(origin, None) as ws:
+
+        async def parts() -> AsyncIterator[str]:
+            yield '{"type":'
+            for _ in range(1000):
+                yield ""
+            await (await ws.ping())  # the server has read them
+            protocols = [it for it in gc.get_objects() if type(it) is WebSocketProtocol]
+            assert [len(protocol.frames) for protocol in protocols if protocol.frames] == [1]
+            yield '"ping"}'
+
+        await ws.send(parts())
+
+        assert await receive(ws) == {"type": "pong"}
+
+
+async def test_messages_are_compressed_only_where_the_operator_asks_for_it(
+    source: Source, settings: Settings
+) -> None:
+    for is_on in (False, True):
+        chosen = settings.model_copy(update={"websocket_compression": is_on})
+        async with serving(stream_door(source), chosen) as origin, web_socket(origin, "x") as ws:
+            assert ws.response
+            extensions = ws.response.headers.get("Sec-WebSocket-Extensions", "")
+            assert ("permessage-deflate" in extensions) is is_on

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: Uvicorn's protocol with a bound on slow clients and a gentle end.
+"""HTTP/1.1 and WebSocket on one connection: Uvicorn's protocols with bounds and a gentle end.
 
 Uvicorn lets a client send one request for ever, and at a shutdown closes every idle connection at
 once: what a client sends on it at that moment is reset instead of answered.
@@ -10,6 +10,8 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from app.settings import Settings
 
@@ -125,6 +127,22 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """The WebSocket of one client: Uvicorn's protocol with bounds on what it keeps."""
+
+    def handle_ping(self) -> None:
+        """Answer, unless the client does not read: it may skip answers (RFC 6455 section 5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take the next part of a message; empty ones would be kept without counting as size."""
+        if event.data or event.fin:
+            super().handle_cont(event)
+
+
 class ServerConfig(uvicorn.Config):
     """Uvicorn's options, and those of `HttpProtocol`."""
 
@@ -132,8 +150,9 @@ class ServerConfig(uvicorn.Config):
         super().__init__(
             app,
             http=HttpProtocol,
-            ws="websockets-sansio",
+            ws=WebSocketProtocol,
             ws_max_size=settings.max_body_bytes,
+            ws_per_message_deflate=settings.websocket_compression,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,

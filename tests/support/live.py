@@ -16,6 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from app.server.protocol import ServerConfig
+from app.settings import Settings
 from tests.support.service import JSON, Client, Service
 
 CHANGE = """
@@ -52,7 +54,7 @@ query State($id: UUID!) {
 @asynccontextmanager
 async def listening(service: Service) -> AsyncIterator[str]:
     """Serve the doors of a service in this process on a free port; yield its origin."""
-    async with serving(service.app) as origin:
+    async with serving(service.app, service.settings) as origin:
         try:
             yield origin
         finally:
@@ -60,10 +62,11 @@ async def listening(service: Service) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[str]:
+async def serving(app: Starlette, settings: Settings) -> AsyncIterator[str]:
     """Serve an application in this process on a free port; yield its origin."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, lifespan="off", ws="websockets-sansio", log_level="error")
+    config = ServerConfig(app, settings)
+    config.lifespan = "off"  # the service is running already
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:  # noqa: ASYNC110, Uvicorn has no event for it
