@@ -1,5 +1,6 @@
 """Clients that send slowly, or behind a request that fails, over real connections."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -49,6 +50,24 @@ async def test_a_body_that_does_not_arrive_is_408(hasty: Process, path: str) -> 
         )
 
         assert b"0.5 seconds" in await assert_end_of(connection, 408)
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+async def test_what_trickles_for_ever_is_408(hasty: Process, part: str) -> None:
+    begin = "GET /openapi.json HTTP/1.1\r\nX-Endless: "
+    if part == "body":
+        begin = (
+            f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {hasty.token}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+        )
+    async with connect(hasty.origin) as connection:
+        connection.writer.write(begin.encode())
+        answer = asyncio.create_task(connection.answer())
+        while not answer.done():
+            connection.writer.write(b" ")
+            await asyncio.wait([answer], timeout=0.05)
+
+    assert (await answer).status == 408
 
 
 async def test_a_client_that_sends_nothing_is_closed(hasty: Process) -> None:
