@@ -1,6 +1,7 @@
 """What is nobody's mistake: a full queue, a fault behind the doors. And the OpenAPI document."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,3 +149,39 @@ async def test_openapi_refers_to_what_it_holds(openapi: JSON) -> None:
         for name in reference.removeprefix("#/").split("/"):
             node = node[name]
         assert node
+
+
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("*", "", ",", '"2"', 'W/"2"', '"1","2"', '"1" , W/"2"', ',"x",\t,', '"2",', '""'),
+        *("2", '"2', '"1" "2"', '*, "2"', "*, *", 'w/"2"', '"2 "', "W/2", '"\\""'),
+    ],
+)
+async def test_openapi_says_which_preconditions_are_read(
+    service: Service, openapi: JSON, name: str, value: str
+) -> None:
+    author = await service.client()
+    entry = await author.create_activity(await author.create_ticket())
+    operation = openapi["paths"][ACTIVITY_PATH]["put"]
+    [parameter] = [each for each in operation["parameters"] if each["name"] == name]
+
+    response = await author.put(entry["ticketId"], entry["id"], {}, **{name: value})
+
+    is_documented = re.search(parameter["schema"]["pattern"], value) is not None
+    assert is_documented == (response.status_code != 422)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\0", "a\n", "", "\x01"])
+async def test_openapi_says_that_messages_hold_no_nul(
+    service: Service, openapi: JSON, value: str
+) -> None:
+    author = await service.client()
+    entry = await author.create_activity(await author.create_ticket())
+    update = openapi["components"]["schemas"]["TicketActivityUpdate"]
+    pattern = update["properties"]["message"]["pattern"]
+
+    response = await author.put(entry["ticketId"], entry["id"], {"message": value})
+
+    assert (re.search(pattern, value) is not None) == (response.status_code == 200)
