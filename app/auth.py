@@ -9,6 +9,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -52,6 +53,21 @@ class Token:
 
     def matches(self, secret_hash: str) -> bool:
         return hmac.compare_digest(self.secret_hash, secret_hash)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token as it is stored: everything but its secret."""
+
+    id: str
+    name: str
+    actor_id: UUID
+    scopes: tuple[str, ...]
+    secret_hash: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
 
 
 def generate_token() -> Token:

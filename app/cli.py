@@ -21,7 +21,7 @@ from app.commands import (
 )
 from app.errors import InvalidInput
 from app.graphql_server.documents import ManifestUnusable
-from app.store.database import DatabaseUnusable
+from app.store.errors import DatabaseUnusable
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100

@@ -8,29 +8,25 @@ import stat
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from app.activity.values import format_datetime, utc_now
-from app.auth import Scope, Token, Viewer
+from app.auth import IssuedToken, Scope, Token, Viewer
 from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
 from app.graphql.schema import print_schema
 from app.main import create_app, create_timeline, running
-from app.models import AccessToken
 from app.server.server import serve_in_this_process
 from app.server.workers import serve_in_workers
 from app.settings import ENV_PREFIX, Settings
-from app.store.database import (
-    Database,
-    open_database,
-    parse_url,
-    require_openable,
-    sqlite_file,
-)
+from app.store.database import Database, open_database, parse_url, require_openable
 from app.store.migrate import migrate
-from app.store.reader import has_tickets, load_tickets
+from app.store.queries import has_tickets, load_tickets
+from app.store.sqlite import sqlite_file
 from app.store.tokens import create_token, list_tokens, revoke_token
 
 _DEMO_TOKEN_LIFE: Final = timedelta(days=1)
@@ -71,29 +67,27 @@ def print_sdl(_options: argparse.Namespace) -> None:
 def create(options: argparse.Namespace) -> None:
     now = utc_now()
 
-    async def issue(database: Database) -> Token:
-        return await create_token(
-            database,
-            name=options.name,
-            actor_id=options.actor,
-            scopes=set(options.scope or (Scope.READ, Scope.WRITE)),
-            created_at=now,
-            expires_at=options.expires_in and now + options.expires_in,
-        )
-
-    print(asyncio.run(_with_database(_settings(), issue)).text)
+    issue = partial(
+        create_token,
+        name=options.name,
+        actor_id=options.actor,
+        scopes=set(options.scope or (Scope.READ, Scope.WRITE)),
+        created_at=now,
+        expires_at=options.expires_in and now + options.expires_in,
+    )
+    print(asyncio.run(_with_database(_settings(), lambda database: database.write(issue))).text)
 
 
 def list_all(_options: argparse.Namespace) -> None:
-    for row in asyncio.run(_with_database(_settings(), list_tokens)):
+    for row in asyncio.run(
+        _with_database(_settings(), lambda database: database.read(list_tokens))
+    ):
         print(_token_line(row))
 
 
 def revoke(options: argparse.Namespace) -> None:
-    async def revoke_it(database: Database) -> bool:
-        return await revoke_token(database, options.id, utc_now())
-
-    if not asyncio.run(_with_database(_settings(), revoke_it)):
+    revoking = partial(revoke_token, token_id=options.id, revoked_at=utc_now())
+    if not asyncio.run(_with_database(_settings(), lambda database: database.write(revoking))):
         raise OperatorError(f"There is no token with the id {options.id}.")
     print(f"Revoked {options.id}; running processes refuse it within 5 seconds.")
 
@@ -160,7 +154,7 @@ async def _with_database(
             "`ticket-activity migrate` makes one."
         )
     require_openable(settings.database_url)
-    database = open_database(settings.database_url, read_connections=1)
+    database = open_database(settings.database_url)
     try:
         return await use(database)
     except DBAPIError as error:
@@ -172,22 +166,21 @@ async def _with_database(
 async def _prepare_demo(settings: Settings) -> list[str]:
     """Load the demo into an empty database; return tokens where the demo is what it holds."""
     now = utc_now()
-    if not await _with_database(settings, has_tickets):
+    if not await _with_database(settings, lambda database: database.read(has_tickets)):
         timeline = create_timeline(settings, DemoClock(now))
         async with running(timeline):
             await load_demo(timeline)
 
-    async def issue(database: Database) -> list[str]:
-        [ticket] = await load_tickets(database, [PRINTER])
-        viewers = (ADA, ALAN) if ticket else ()
-        return [(await _demo_token(database, viewer, now)).text for viewer in viewers]
+    def issue(session: Session) -> list[str]:
+        viewers = (ADA, ALAN) if load_tickets(session, [PRINTER]) else ()
+        return [_demo_token(session, viewer, now).text for viewer in viewers]
 
-    return await _with_database(settings, issue)
+    return await _with_database(settings, lambda database: database.write(issue))
 
 
-async def _demo_token(database: Database, viewer: Viewer, now: datetime) -> Token:
-    return await create_token(
-        database,
+def _demo_token(session: Session, viewer: Viewer, now: datetime) -> Token:
+    return create_token(
+        session,
         name=f"{viewer.name} (demo)",
         actor_id=viewer.actor_id,
         scopes=viewer.scopes,
@@ -196,7 +189,7 @@ async def _demo_token(database: Database, viewer: Viewer, now: datetime) -> Toke
     )
 
 
-def _token_line(row: AccessToken) -> str:
+def _token_line(row: IssuedToken) -> str:
     times = (
         ("created", row.created_at),
         ("expires", row.expires_at),

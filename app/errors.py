@@ -173,6 +173,27 @@ class Reconnect(ServiceError):
         super().__init__(message, headers={"Retry-After": "1"})
 
 
+class StorageFull(ServiceError):
+    """The disk is full: nothing was written, and nothing will be before the operator acts."""
+
+    code, status = "STORAGE_FULL", 503
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Retry-After": "30"})
+
+
+class WriteInDoubt(ServiceError):
+    """The COMMIT was interrupted: the write is on disk or it is not. Read before repeating it."""
+
+    code, status = "WRITE_IN_DOUBT", 500
+
+
+class CommittedUnread(ServiceError):
+    """A mutation is on disk, but a part of its payload could not be read. Do not repeat it."""
+
+    code, status = "COMMITTED_UNREAD", 503
+
+
 class Busy(ServiceError):
     """The write queue is full, the database is locked, or the service is closing: try again."""
 

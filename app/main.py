@@ -8,16 +8,16 @@ from datetime import datetime
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection
 from starlette.routing import Route, WebSocketRoute
 
 from app.activity.input_limits import InputLimits
 from app.activity.values import utc_now
 from app.auth import Viewer
+from app.authentication import Authenticate, Authentication
 from app.errors import (
     QueryTooComplex,
 )
-from app.graphql.context import Context
+from app.graphql.context import Contexts
 from app.graphql.queries import LIST_SIZES
 from app.graphql.schema import schema
 from app.graphql_server.complexity import QueryLimits
@@ -34,6 +34,8 @@ from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.feed import Feed
+from app.store.long_reads import ReadLimits
+from app.store.reader import Reader
 from app.store.writer import Writer
 from app.timeline import Timeline
 
@@ -47,7 +49,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     shutdown. Raises DatabaseUnusable for a wrong address and ManifestUnusable.
     """
     timeline = create_timeline(settings, clock)
-    graphql = _graphql_endpoint(timeline, settings)
+    authenticate = Authentication(timeline.reader, timeline.writer, clock).authenticate
+    graphql = _graphql_endpoint(timeline, authenticate, settings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -59,7 +62,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             Route("/graphql", graphql),
             WebSocketRoute("/graphql", WebSocketEndpoint(graphql.operations, graphql.streams)),
             *(graphiql_routes() if settings.graphiql else ()),
-            *rest_routes(timeline, max_body_bytes=settings.max_body_bytes),
+            *rest_routes(timeline, authenticate, max_body_bytes=settings.max_body_bytes),
         ],
         middleware=[
             Middleware(
@@ -82,15 +85,23 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
 
 def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Timeline:
     """Put the floors below the doors together. Raises DatabaseUnusable for a wrong address."""
-    database = open_database(settings.database_url, read_connections=settings.read_connections)
+    reader = Reader(
+        open_database(settings.database_url),
+        ReadLimits(
+            connections=settings.read_connections,
+            long_connections=settings.long_read_connections,
+            long_reads_per_token=settings.max_long_reads_per_token,
+            queue_size=settings.read_queue_size,
+        ),
+    )
     limits = InputLimits(
         max_message_length=settings.max_message_length,
         max_metadata_bytes=settings.max_metadata_bytes,
         max_metadata_depth=settings.max_metadata_depth,
     )
-    feed = Feed(database)
+    feed = Feed(reader)
     writer = Writer(
-        database,
+        reader.database,
         limits,
         clock,
         queue_size=settings.write_queue_size,
@@ -98,33 +109,37 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
         published=feed.notify,
     )
     return Timeline(
-        database, writer, feed, limits, clock, max_streams=settings.max_subscriptions_per_token
+        reader, writer, feed, limits, clock, max_streams=settings.max_subscriptions_per_token
     )
 
 
 @asynccontextmanager
 async def running(timeline: Timeline) -> AsyncIterator[None]:
-    """Run the writer and the feed around a block.
+    """Run the reader, the writer and the feed around a block.
 
     At the end, finish what waits and close the database.
     """
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(timeline.writer.run())
-            tasks.create_task(timeline.feed.run())
+        async with asyncio.TaskGroup() as readers:
+            reading = readers.create_task(timeline.reader.run())
             try:
-                yield
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(timeline.writer.run())
+                    tasks.create_task(timeline.feed.run())
+                    try:
+                        yield
+                    finally:
+                        timeline.feed.close()
+                        timeline.writer.close()
             finally:
-                timeline.feed.close()
-                timeline.writer.close()
+                reading.cancel()
     finally:
-        await timeline.database.close()
+        await timeline.reader.database.close()
 
 
-def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint[Viewer]:
-    def make_context(connection: HTTPConnection, viewer: Viewer) -> Context:
-        return Context(timeline, viewer, connection.headers.get("last-event-id"))
-
+def _graphql_endpoint(
+    timeline: Timeline, authenticate: Authenticate, settings: Settings
+) -> GraphQLEndpoint[Viewer]:
     executor = Executor(
         schema,
         cache_size=settings.document_cache_size,
@@ -146,9 +161,8 @@ def _graphql_endpoint(timeline: Timeline, settings: Settings) -> GraphQLEndpoint
         operations=Operations(
             executor=executor,
             documents=_documents(settings, executor),
-            authenticate=timeline.authenticate,
-            make_context=make_context,
-            reading=timeline.database.one_state,
+            authenticate=authenticate,
+            contexts=Contexts(timeline, settings.query_deadline_seconds),
             deadline_seconds=settings.query_deadline_seconds,
         ),
         streams=StreamLimits(

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from app.activity.commands import UpdateActivity
 from app.activity.state import ABSENT, Activity
 from app.activity.values import format_datetime, parse_uuid
+from app.authentication import Authenticate
 from app.conditions import Preconditions, read_preconditions
 from app.errors import InvalidInput, VersionConflict
 from app.http import encode_json, read_json, request_id
@@ -24,19 +25,24 @@ from app.timeline import Timeline
 ACTIVITY_PATH = "/v1/crm/tickets/{ticketId}/activity/{activityId}"
 
 
-def rest_routes(timeline: Timeline, *, max_body_bytes: int) -> list[Route]:
+def rest_routes(
+    timeline: Timeline, authenticate: Authenticate, *, max_body_bytes: int
+) -> list[Route]:
     """Build the routes of this door."""
 
     async def put_activity(request: Request) -> Response:
-        viewer = await timeline.authenticate(request.headers.get("authorization"))
+        viewer = await authenticate(request.headers.get("authorization"))
         body = await read_json(request, max_body_bytes)
         outcome = await timeline.submit(viewer, _command(request, body))
         return _activity_response(outcome.activity)
 
     async def get_activity(request: Request) -> Response:
-        viewer = await timeline.authenticate(request.headers.get("authorization"))
+        viewer = await authenticate(request.headers.get("authorization"))
         preconditions = _preconditions(request)
-        activity = await timeline.find_activity(viewer, *_ids(request))
+        ticket_id, activity_id = _ids(request)
+        activity = await timeline.read(
+            viewer, lambda view: view.find_activity(ticket_id, activity_id)
+        )
         return _read_response(activity, preconditions)
 
     async def activity(request: Request) -> Response:

@@ -32,7 +32,17 @@ class Settings(BaseSettings):
         description="SQLAlchemy address of the database.",
     )
     read_connections: PositiveInt = Field(
-        default=4, description="Connections for reads, beside the one for writes."
+        default=2, description="Connections that the reads of all clients share."
+    )
+    read_queue_size: PositiveInt = Field(
+        default=4096,
+        description="Operations that may wait for a shared connection; one more is answered BUSY.",
+    )
+    long_read_connections: PositiveInt = Field(
+        default=4, description="Connections for reads that take long, each for one at a time."
+    )
+    max_long_reads_per_token: PositiveInt = Field(
+        default=2, description="Long reads that one token may run at a time, in each process."
     )
     write_queue_size: PositiveInt = Field(
         default=4096,

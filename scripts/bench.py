@@ -18,7 +18,7 @@ from uuid import UUID
 
 from bench_feed import bench_feed
 from sqlalchemy import func
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from app.activity.listing import Direction, Order, OrderField, make_cursor
 from app.activity.state import Activity
@@ -71,19 +71,19 @@ def query(client: Client, text: str, **variables: Any) -> Measure:
 
 async def longest_timeline(database: Database) -> UUID:
     columns = rows.TICKET.c
-    async with database.snapshot() as session:
-        found = await session.exec(select(columns.id).order_by(columns.last_seq.desc()).limit(1))
-        ticket_id: UUID = found.one()
-        return ticket_id
+    statement = select(columns.id).order_by(columns.last_seq.desc()).limit(1)
+    ticket_id: UUID = await database.read(lambda session: session.exec(statement).one())
+    return ticket_id
 
 
 async def middle_of(database: Database, ticket_id: UUID, field: OrderField) -> Activity:
     """Return the entry in the middle of a timeline in an order."""
     columns = rows.ACTIVITY.c
     listed = (columns.ticket_id == ticket_id, columns.deleted_at.is_(None))
-    async with database.snapshot() as session:
-        size = (await session.exec(select(func.count()).where(*listed))).one()
-        found = await session.exec(
+
+    def find(session: Session) -> Activity:
+        size = session.exec(select(func.count()).where(*listed)).one()
+        found = session.exec(
             select(*rows.ACTIVITY_COLUMNS)
             .where(*listed)
             .order_by(columns[field.value], columns.id)
@@ -91,6 +91,8 @@ async def middle_of(database: Database, ticket_id: UUID, field: OrderField) -> A
             .limit(1)
         )
         return Activity(*found.one())
+
+    return await database.read(find)
 
 
 async def page_measures(service: Service, client: Client, ticket_id: UUID) -> dict[str, Measure]:
@@ -152,7 +154,7 @@ async def bench_pages(file: Path, rounds: int) -> None:
 
 
 async def create_database(file: Path) -> None:
-    database = open_database(f"sqlite+aiosqlite:///{file}", read_connections=1)
+    database = open_database(f"sqlite+aiosqlite:///{file}")
     await migrate(database)
     await database.close()
 

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import insert, update
+from sqlmodel import Session
 
 from app.activity.state import Activity, ActivityType, Change, ChangeType, Ticket
 from app.activity.values import to_milliseconds
@@ -149,17 +150,12 @@ def final_activity_rows(changes: Iterable[Change], size: int, begin: datetime) -
     return found
 
 
-async def store(
-    connection: AsyncConnection, changes: list[Change], size: int, begin: datetime
-) -> None:
-    await connection.execute(
-        insert(rows.ACTIVITY), final_activity_rows(changes, size=size, begin=begin)
-    )
-    await connection.execute(
-        insert(rows.NODE),
-        [{"id": id_, "ticket_id": one.ticket.id} for one in changes for id_ in one.new_ids],
-    )
-    await connection.execute(insert(rows.CHANGE), [rows.change_row(one) for one in changes])
+def store(session: Session, changes: list[Change], size: int, begin: datetime) -> None:
+    entries = final_activity_rows(changes, size=size, begin=begin)
+    nodes = [{"id": id_, "ticket_id": one.ticket.id} for one in changes for id_ in one.new_ids]
+    session.exec(insert(rows.ACTIVITY), params=entries)
+    session.exec(insert(rows.NODE), params=nodes)
+    session.exec(insert(rows.CHANGE), params=[rows.change_row(one) for one in changes])
 
 
 def chunks(changes: Iterator[Change]) -> Iterator[list[Change]]:
@@ -169,31 +165,37 @@ def chunks(changes: Iterator[Change]) -> Iterator[list[Change]]:
 
 async def store_long_timeline(database: Database, size: int) -> None:
     ticket = opened_ticket(BEGIN, 1)
-    async with database.write_engine.begin() as connection:
-        await connection.execute(insert(rows.TICKET), [rows.ticket_row(ticket)])
+
+    def create(session: Session) -> None:
+        session.exec(insert(rows.TICKET), params=[rows.ticket_row(ticket)])
+
+    def extend(chunk: list[Change], session: Session) -> None:
+        store(session, chunk, size, BEGIN)
+        session.exec(
+            update(rows.TICKET).where(rows.TICKET.c.id == ticket.id),
+            params={"last_seq": chunk[-1].ticket.last_seq},
+        )
+
+    await database.write(create)
     for chunk in chunks(timeline(ticket, size, first_number=2)):
-        last = chunk[-1]
-        async with database.write_engine.begin() as connection:
-            await store(connection, chunk, size, BEGIN)
-            await connection.execute(
-                rows.TICKET.update().where(rows.TICKET.c.id == ticket.id),
-                {"last_seq": last.ticket.last_seq},
-            )
-        show_progress((last.activity.updated_at - BEGIN) // STEP + 1, size, "activities")
+        await database.write(partial(extend, chunk))
+        done = (chunk[-1].activity.updated_at - BEGIN) // STEP + 1
+        show_progress(done, size, "activities")
 
 
 async def store_short_timelines(database: Database, count: int, after: int) -> None:
     begin = BEGIN + after * STEP
     done = 0
-    for chunk in chunks(short_timelines(count, begin, first_number=after + 2)):
+
+    def add(chunk: list[Change], session: Session) -> None:
         tickets = {one.ticket.id: one.ticket for one in chunk}
-        async with database.write_engine.begin() as connection:
-            await connection.execute(
-                insert(rows.TICKET), [rows.ticket_row(ticket) for ticket in tickets.values()]
-            )
-            # None of them is long enough for an edit.
-            await store(connection, chunk, size=0, begin=begin)
-        done += len(tickets)
+        session.exec(insert(rows.TICKET), params=[rows.ticket_row(t) for t in tickets.values()])
+        # None of them is long enough for an edit.
+        store(session, chunk, size=0, begin=begin)
+
+    for chunk in chunks(short_timelines(count, begin, first_number=after + 2)):
+        await database.write(partial(add, chunk))
+        done += len({one.ticket.id for one in chunk})
         show_progress(done, count, "tickets")
 
 
@@ -204,7 +206,7 @@ def show_progress(done: int, total: int, unit: str) -> None:
 
 
 async def seed(file: Path, *, activities: int, tickets: int) -> None:
-    database = open_database(f"sqlite+aiosqlite:///{file}", read_connections=1)
+    database = open_database(f"sqlite+aiosqlite:///{file}")
     try:
         await migrate(database)
         await store_long_timeline(database, activities)

@@ -25,7 +25,7 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("migrated") / "empty.db"
 
     async def run() -> None:
-        database = open_database(f"sqlite+aiosqlite:///{file}", read_connections=1)
+        database = open_database(f"sqlite+aiosqlite:///{file}")
         await migrate(database)
         await database.close()
 

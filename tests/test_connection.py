@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import event, text
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from app.auth import Scope
@@ -366,11 +366,9 @@ async def varied(service: Service) -> tuple[Client, str]:
     for author, entry in entries:
         service.clock.advance(seconds=1)
         await author.create_activity(ticket_id, **entry)
-    async with service.database.unit_of_work() as session:
-        connection = await session.connection()
-        await connection.execute(
-            text("UPDATE ticket_activity SET actor_id = NULL WHERE message = 'by no actor'")
-        )
+    await service.execute(
+        "UPDATE ticket_activity SET actor_id = NULL WHERE message = 'by no actor'"
+    )
     return ada, ticket_id
 
 
@@ -559,10 +557,7 @@ def recorded() -> Iterator[list[tuple[str, Any]]]:
 
 
 async def plan_of(service: Service, statement: str, parameters: Any) -> str:
-    async with service.database.snapshot() as session:
-        connection = await session.connection()
-        rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        return "\n".join(str(row[-1]) for row in rows)
+    return "\n".join(await service.explain(statement, parameters))
 
 
 INDEXES = {

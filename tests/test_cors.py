@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
 
 from app.settings import Settings
-from app.store.reader import has_tickets
+from app.store.queries import has_tickets
 from tests.support.service import Service, start
 
 NAMED = "https://desk.example"
@@ -97,8 +96,7 @@ async def test_a_preflight_for_more_than_is_allowed_names_it(
 
 async def test_a_named_origin_reads_a_fault(open_to_one: Service) -> None:
     client = await open_to_one.client()
-    async with open_to_one.database.unit_of_work() as session:
-        await (await session.connection()).execute(text("DROP TABLE ticket_activity"))
+    await open_to_one.execute("DROP TABLE ticket_activity")
 
     response = await client.get(uuid4(), uuid4(), Origin=NAMED)
 
@@ -139,7 +137,7 @@ async def test_what_needs_no_preflight_cannot_mutate(
     response = await client.request("POST", "/graphql", content=MUTATION, headers=headers)
 
     assert response.status_code == 415
-    assert not await has_tickets(open_to_one.database)
+    assert not await open_to_one.database.read(has_tickets)
 
 
 @pytest.mark.parametrize(

@@ -132,13 +132,21 @@ async def test_the_history_keeps_what_was_deleted(
 
     history = await service.history(entry["ticketId"])
     assert history[1:] == [(2, entry["id"], 1, "written"), (3, entry["id"], 2, "written")]
-    async with service.database.snapshot() as session:
-        statement = select(TicketActivityChange).order_by(col(TicketActivityChange.seq).desc())
-        row = (await session.exec(statement)).first()
-        assert row is not None
-        assert row.change_type is ChangeType.REMOVED
-        assert row.changed_at == service.clock()
-        assert row.changed_by_id == author.actor_id
+    change_type, changed_at, changed_by_id = await service.database.read(
+        lambda session: (
+            session.exec(
+                select(
+                    TicketActivityChange.change_type,
+                    TicketActivityChange.changed_at,
+                    TicketActivityChange.changed_by_id,
+                ).order_by(col(TicketActivityChange.seq).desc())
+            ).first()
+            or pytest.fail("there is no change")
+        )
+    )
+    assert change_type is ChangeType.REMOVED
+    assert changed_at == service.clock()
+    assert changed_by_id == author.actor_id
 
 
 async def test_a_deletion_is_guarded_by_the_version(author: Client, entry: JSON) -> None:

@@ -13,7 +13,7 @@ FLOORS = [
     {"app.models"},
     {"app.migrations"},
     {"app.store"},
-    {"app.timeline", "app.http", "app.conditions"},
+    {"app.timeline", "app.authentication", "app.http", "app.conditions"},
     {"app.problems"},
     {"app.middleware"},
     {"app.graphql_server", "app.openapi"},

@@ -281,19 +281,12 @@ async def test_it_is_always_what_the_newest_standing_entry_names(
 # Databases of earlier releases
 
 
-async def written(service: Service, statement: str, **values: object) -> None:
-    async with service.database.unit_of_work() as session:
-        connection = await session.connection()
-        await connection.exec_driver_sql(statement, values)
-
-
 async def test_a_private_entry_of_an_earlier_release_decides_nothing(
     service: Service, moderator: Client, tickets: list[str]
 ) -> None:
     hidden = await merge(moderator, tickets[0], tickets[1])
     shown = await merge(moderator, tickets[0], tickets[2])
-    await written(
-        service,
+    await service.execute(
         "UPDATE ticket_activity SET is_private = 1 WHERE id = :id",
         id=UUID(hidden["id"]).hex,
     )
@@ -308,8 +301,7 @@ async def test_an_entry_that_names_no_ticket_any_more_decides_nothing(
 ) -> None:
     stale = await merge(moderator, tickets[0], tickets[1])
     newer = await merge(moderator, tickets[0], tickets[2])
-    await written(
-        service,
+    await service.execute(
         "UPDATE ticket_activity SET metadata = :metadata WHERE id = :id",
         metadata=f'{{"ticketId":"{UNKNOWN}"}}',
         id=UUID(stale["id"]).hex,
@@ -379,9 +371,6 @@ async def test_the_merges_of_a_ticket_are_found_without_reading_its_timeline(
         await update(moderator, entry, metadata={"ticketId": tickets[2]})
 
     [(statement, parameters)] = [one for one in executed if "'merged_into'" in one[0]]
-    async with service.database.unit_of_work() as session:
-        connection = await session.connection()
-        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        steps = [row[-1] for row in plan]
+    steps = await service.explain(statement, parameters)
     assert steps[0].startswith("SEARCH merge USING COVERING INDEX ix_ticket_activity_merge")
     assert all(step.startswith("SEARCH") for step in steps)

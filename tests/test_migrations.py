@@ -16,9 +16,8 @@ from app.store.migrate import alembic_config, migrate
 
 
 async def on_database(url: str, look: Callable[[Connection], Any]) -> Any:
-    database = open_database(url, read_connections=1)
-    async with database.unit_of_work() as session:
-        result = await (await session.connection()).run_sync(look)
+    database = open_database(url)
+    result = await database.write(lambda session: look(session.connection()))
     await database.close()
     return result
 
@@ -46,7 +45,7 @@ async def test_timelines_are_stored_in_the_order_of_their_keys(settings: Setting
 
 
 async def test_migrating_again_changes_nothing(settings: Settings) -> None:
-    database = open_database(settings.database_url, read_connections=1)
+    database = open_database(settings.database_url)
     await migrate(database)
     await database.close()
 
@@ -70,7 +69,7 @@ async def test_a_migration_that_fails_leaves_no_trace(tmp_path: Path) -> None:
     await on_database(
         url, lambda connection: connection.exec_driver_sql("CREATE TABLE ticket_activity (x)")
     )
-    database = open_database(url, read_connections=1)
+    database = open_database(url)
 
     try:
         await migrate(database)

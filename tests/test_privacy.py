@@ -409,11 +409,7 @@ async def test_a_private_entry_of_no_actor_is_seen_with_the_scope_alone(service:
     moderator = await service.client(*Scope, actor_id=UUID(int=7))
     ticket_id = await moderator.create_ticket()
     entry = await moderator.create_activity(ticket_id, message="hush", isPrivate=True)
-    async with service.database.unit_of_work() as session:
-        connection = await session.connection()
-        await connection.exec_driver_sql(
-            "UPDATE ticket_activity SET actor_id = NULL WHERE message = 'hush'"
-        )
+    await service.execute("UPDATE ticket_activity SET actor_id = NULL WHERE message = 'hush'")
     others = await service.client(Scope.READ)
 
     for client, sees in ((moderator, True), (others, False)):

@@ -5,7 +5,6 @@ import base64
 
 import pytest
 
-from app.errors import Busy
 from tests.support.service import Client, Service
 
 
@@ -67,18 +66,3 @@ async def test_a_query_reads_one_state(service: Service, author: Client, ticket_
         assert versions == seq
         assert len(ticket["activities"]["nodes"]) == ticket["activities"]["totalCount"]
     await writing
-
-
-async def test_reads_that_find_no_connection_are_answered_busy(
-    service: Service, author: Client, ticket_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database = service.database  # beside the service's own: it has one connection for reads
-    monkeypatch.setattr(database.read_engine.sync_engine.pool, "_timeout", 0.1)
-
-    async with database.snapshot():
-        with pytest.raises(Busy):
-            async with database.snapshot():
-                pass
-
-    async with database.snapshot() as session:
-        assert session.in_transaction()

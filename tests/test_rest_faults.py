@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from app.rest import ACTIVITY_PATH
 from app.settings import Settings
@@ -19,8 +18,7 @@ INTERNALS = ["ticket_activity", "sqlite", "SELECT", "Error", "Traceback", ".py"]
 async def given_a_fault(service: Service, author: Client) -> JSON:
     """An entry whose table is then lost."""
     entry = await author.create_activity(await author.create_ticket())
-    async with service.database.unit_of_work() as session:
-        await (await session.connection()).execute(text("DROP TABLE ticket_activity"))
+    await service.execute("DROP TABLE ticket_activity")
     return entry
 
 
@@ -58,7 +56,7 @@ async def test_a_full_queue_is_503_with_retry_after(settings: Settings) -> None:
         author = await service.client()
         entry = await author.create_activity(await author.create_ticket())
 
-        async with service.database.unit_of_work():  # nobody else writes meanwhile
+        async with service.write_lock():  # nobody else writes meanwhile
             puts = [
                 asyncio.create_task(author.put(entry["ticketId"], entry["id"], {"message": "x"}))
                 for _ in range(8)

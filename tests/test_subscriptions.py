@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from app.auth import Scope, parse_authorization
+from app.auth import Scope
 from app.settings import Settings
-from app.store.tokens import revoke_token
 from tests.support.live import (
     FOLLOW,
     STATE,
@@ -369,7 +368,6 @@ async def test_a_token_that_ends_ends_its_streams_within_five_seconds(
 ) -> None:
     client = await service.client(lifetime=timedelta(hours=1))
     ticket_id = await author.create_ticket()
-    token_id = parse_authorization(f"Bearer {client.token}").id
 
     async with (
         web_socket(origin, client.token) as ws,
@@ -378,7 +376,7 @@ async def test_a_token_that_ends_ends_its_streams_within_five_seconds(
         await follow(ws, ticketId=ticket_id)
         await stand(events)
         if end == "revoked":
-            await revoke_token(service.database, token_id, service.clock())
+            await service.revoke(client)
             service.clock.advance(seconds=2)  # what the clock of the service shows meanwhile
         else:
             service.clock.advance(hours=1)

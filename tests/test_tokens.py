@@ -6,11 +6,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.auth import generate_token, parse_authorization
-from app.models import AccessToken
+from app.auth import IssuedToken, generate_token, parse_authorization
 from app.settings import Settings
 from app.store.database import open_database
-from app.store.tokens import list_tokens, revoke_token
+from app.store.tokens import list_tokens
 from tests.support.service import Client, Service, activity_url, start
 from tests.test_rest import assert_problem
 
@@ -50,8 +49,9 @@ def token_id(client: Client) -> str:
     return parse_authorization(f"Bearer {client.token}").id
 
 
-async def stored(service: Service, client: Client) -> AccessToken:
-    [row] = [row for row in await list_tokens(service.database) if row.id == token_id(client)]
+async def stored(service: Service, client: Client) -> IssuedToken:
+    rows = await service.database.read(list_tokens)
+    [row] = [row for row in rows if row.id == token_id(client)]
     return row
 
 
@@ -124,7 +124,7 @@ async def test_a_revoked_token_is_refused_within_five_seconds(service: Service) 
     client, other = await service.client(), await service.client()
     await assert_accepted(service, client)
 
-    assert await revoke_token(service.database, token_id(client), service.clock())
+    assert await service.revoke(client)
     service.clock.advance(seconds=5)
 
     assert "revoked" in await assert_refused(service, f"Bearer {client.token}")
@@ -179,8 +179,8 @@ async def test_the_last_use_of_a_reader_is_stored_before_the_service_ends(
     async with start(settings) as service:
         await assert_accepted(service, await service.client())
 
-    database = open_database(settings.database_url, read_connections=1)
-    [row] = await list_tokens(database)
+    database = open_database(settings.database_url)
+    [row] = await database.read(list_tokens)
     await database.close()
     assert row.last_used_at == service.clock()
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from app.activity.commands import Command, CreateTicket, UpdateActivity
 from app.activity.decide import Outcome
@@ -31,12 +31,17 @@ def an_update(ticket: CreateTicket, message: str) -> UpdateActivity:
     return UpdateActivity(ticket.ticket_id, ticket.entry.activity_id, message=message)
 
 
-def count_commits(timeline: Timeline) -> Callable[[], int]:
-    commits: list[None] = []
-    event.listen(
-        timeline.database.write_engine.sync_engine, "commit", lambda _: commits.append(None)
-    )
-    return lambda: len(commits)
+@pytest.fixture
+def commits() -> Iterator[list[str]]:
+    """One item for each COMMIT, of any connection."""
+    seen: list[str] = []
+
+    def note(_connection: object) -> None:
+        seen.append("COMMIT")
+
+    event.listen(Engine, "commit", note)
+    yield seen
+    event.remove(Engine, "commit", note)
 
 
 async def submit_all(timeline: Timeline, commands: list[Command]) -> list[Outcome | BaseException]:
@@ -52,40 +57,37 @@ def messages_on_disk(settings: Settings) -> set[str]:
         return {row[0] for row in connection.execute("SELECT message FROM ticket_activity")}
 
 
-async def test_commands_that_wait_share_one_commit(settings: Settings) -> None:
+async def test_commands_that_wait_share_one_commit(settings: Settings, commits: list[str]) -> None:
     timeline = create_timeline(settings, Clock())
     async with running(timeline):
-        commits = count_commits(timeline)
         tickets = [a_ticket() for _ in range(100)]
 
         outcomes = await submit_all(timeline, list(tickets))
 
-        assert commits() == 1
+        assert len(commits) == 1
         assert [outcome.activity.ticket_id for outcome in outcomes if isinstance(outcome, Outcome)]
         assert all(isinstance(outcome, Outcome) for outcome in outcomes)
 
 
-async def test_a_batch_is_bounded(settings: Settings) -> None:
+async def test_a_batch_is_bounded(settings: Settings, commits: list[str]) -> None:
     timeline = create_timeline(settings.model_copy(update={"write_batch_size": 10}), Clock())
     async with running(timeline):
-        commits = count_commits(timeline)
-
         await submit_all(timeline, [a_ticket() for _ in range(35)])
 
-        assert commits() == 4
+        assert len(commits) == 4
 
 
-async def test_commands_of_one_batch_see_those_before_them(settings: Settings) -> None:
+async def test_commands_of_one_batch_see_those_before_them(
+    settings: Settings, commits: list[str]
+) -> None:
     timeline = create_timeline(settings, Clock())
     ticket = a_ticket()
     async with running(timeline):
-        commits = count_commits(timeline)
-
         outcomes = await submit_all(
             timeline, [ticket, *(an_update(ticket, f"message {i}") for i in range(5))]
         )
 
-        assert commits() == 1
+        assert len(commits) == 1
         assert [
             (outcome.activity.version, outcome.ticket.last_seq)
             for outcome in outcomes
@@ -132,7 +134,8 @@ async def test_a_caller_that_leaves_takes_its_waiting_command_back(settings: Set
         outcome = await kept
 
         assert outcome.ticket.id == stays.ticket_id
-        [found, other] = await timeline.load_tickets(ADA, [stays.ticket_id, leaves.ticket_id])
+        ids = [stays.ticket_id, leaves.ticket_id]
+        [found, other] = await timeline.read(ADA, lambda view: view.load_tickets(ids))
         assert found is not None
         assert other is None
 
@@ -142,7 +145,12 @@ async def test_a_caller_that_leaves_during_the_unit_of_work_harms_nobody(
 ) -> None:
     timeline = create_timeline(settings, Clock())
     begun = asyncio.Event()
-    event.listen(timeline.database.write_engine.sync_engine, "begin", lambda _: begun.set())
+    loop = asyncio.get_running_loop()
+
+    def note(_connection: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
+
+    event.listen(Engine, "begin", note)
     async with running(timeline):
         leaves = asyncio.ensure_future(timeline.submit(ADA, a_ticket()))
         stays = asyncio.ensure_future(timeline.submit(ADA, a_ticket()))
@@ -151,6 +159,7 @@ async def test_a_caller_that_leaves_during_the_unit_of_work_harms_nobody(
 
         assert (await stays).ticket.last_seq == 1
         assert (await timeline.submit(ADA, a_ticket())).ticket.last_seq == 1
+    event.remove(Engine, "begin", note)
 
 
 async def test_a_full_queue_is_busy(settings: Settings) -> None:

@@ -18,7 +18,7 @@ class FeedEntry:
     """A change as the history has it. `activity` is the entry as the change left it.
 
     `was_private` is None where there was nothing before; `is_private_now` is None where there is
-    nothing any more.
+    nothing any more. `characters` are those of its texts.
     """
 
     seq: int
@@ -26,6 +26,7 @@ class FeedEntry:
     activity: Activity
     was_private: bool | None
     is_private_now: bool | None
+    characters: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,50 +1,195 @@
-"""What a resolver reaches through `info.context`: the viewer and the timeline, batched."""
+"""What a resolver reaches through `info.context`: the viewer, and reads that are batched."""
 
-from dataclasses import dataclass, field
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 import strawberry
+from sqlmodel import Session
+from starlette.requests import HTTPConnection
 from strawberry.dataloader import DataLoader
 
+from app.activity.commands import Command
+from app.activity.decide import Outcome
 from app.activity.state import Activity, Revision, Ticket
 from app.auth import Viewer
-from app.timeline import Timeline
+from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError
+from app.store.loads import Batch, K, Snapshot, V
+from app.store.long_reads import OwnSnapshot
+from app.timeline import Timeline, View
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
 class Context:
     """One for each operation: what it loads is loaded once, many keys at a time.
 
     `last_event_id` is where a client resumes a stream of events.
     """
 
-    timeline: Timeline
-    viewer: Viewer
-    last_event_id: str | None = None
-    tickets: DataLoader[UUID, Ticket | None] = field(init=False)
-    activities: DataLoader[UUID, Activity | None] = field(init=False)
-    _revisions: dict[tuple[int, int], DataLoader[Activity, list[Revision]]] = field(
-        default_factory=dict
-    )
+    def __init__(
+        self,
+        timeline: Timeline,
+        viewer: Viewer,
+        snapshot: Snapshot,
+        last_event_id: str | None = None,
+    ) -> None:
+        self.timeline = timeline
+        self.viewer = viewer
+        self.last_event_id = last_event_id
+        self.renew(snapshot)
 
-    def __post_init__(self) -> None:
-        self.tickets = DataLoader(partial(self.timeline.load_tickets, self.viewer))
-        self.activities = DataLoader(partial(self.timeline.load_activities, self.viewer))
+    def renew(self, snapshot: Snapshot) -> None:
+        """Forget everything that was loaded, and read through this snapshot from now on."""
+        self._snapshot = snapshot
+        self._view: View | None = None
+        self.tickets: DataLoader[UUID, Ticket | None] = DataLoader(self._load_tickets)
+        self.activities: DataLoader[UUID, Activity | None] = DataLoader(self._load_activities)
+        self._revisions: dict[tuple[int, int], DataLoader[Activity, list[Revision]]] = {}
+
+    @property
+    def view(self) -> View:
+        """Raises Forbidden where the viewer may not look at timelines."""
+        if self._view is None:
+            self._view = View(self.viewer, self._snapshot)
+        return self._view
 
     def revisions(self, after: int, size: int) -> "DataLoader[Activity, list[Revision]]":
-        """The loader of one page of revisions, for all entries that ask for the same page."""
+        """Return the loader of one page of revisions, for all entries that ask for that page."""
         if (after, size) not in self._revisions:
-            load = partial(self.timeline.load_revisions, self.viewer, after=after, size=size)
+            load = partial(self.view.load_revisions, after=after, size=size)
             self._revisions[after, size] = DataLoader(load, cache_key_fn=_version_key)
         return self._revisions[after, size]
 
-    def forget(self) -> None:
-        """Drop what was loaded: a mutation has changed it, and the next one may look again."""
-        self.tickets.clear_all()
-        self.activities.clear_all()
-        self._revisions.clear()
+    async def _load_tickets(self, ids: list[UUID]) -> list[Ticket | None]:
+        return await self.view.load_tickets(ids)
+
+    async def _load_activities(self, ids: list[UUID]) -> list[Activity | None]:
+        return await self.view.load_activities(ids)
+
+
+class MutationContext(Context):
+    """The context of a mutation, whose payloads are read after the write, each on its own state.
+
+    Reads cannot be tried again as those of a query can, so they do not share a connection.
+    """
+
+    def __init__(self, timeline: Timeline, viewer: Viewer, deadline_seconds: float) -> None:
+        self._deadline_seconds = deadline_seconds
+        self._own = timeline.reader.own_snapshot(viewer.token_id)
+        super().__init__(timeline, viewer, self._own)
+
+    async def submit(self, command: Command) -> Outcome:
+        """Carry out a command; what the payload reads from then on is the state after it."""
+        try:
+            outcome = await self.timeline.submit(self.viewer, command)
+        except Exception:
+            await self._begin_payload(is_committed=False)
+            raise
+        await self._begin_payload(is_committed=True)
+        # What the write itself has told needs no read.
+        self.tickets.prime(outcome.ticket.id, outcome.ticket)
+        self.activities.prime(outcome.activity.id, outcome.activity)
+        return outcome
+
+    async def close(self) -> None:
+        await self._own.close()
+
+    async def _begin_payload(self, *, is_committed: bool) -> None:
+        await self._own.close()
+        self._own = self.timeline.reader.own_snapshot(self.viewer.token_id)
+        self.renew(PayloadSnapshot(self._own, self._deadline_seconds, is_committed=is_committed))
+
+
+class PayloadSnapshot:
+    """The state that the payload of a mutation reads, within a deadline of its own.
+
+    Whatever a read meets after the COMMIT, the client learns that the write stands.
+    """
+
+    def __init__(
+        self, snapshot: OwnSnapshot, deadline_seconds: float, *, is_committed: bool
+    ) -> None:
+        self._snapshot = snapshot
+        self._end = asyncio.get_running_loop().time() + deadline_seconds
+        self._is_committed = is_committed
+
+    async def load(self, work: Callable[[Session], T], *, is_long: bool = False) -> T:
+        return await self._within_deadline(self._snapshot.load(work, is_long=is_long))
+
+    async def load_many(self, batch: Batch[K, V], keys: Sequence[K]) -> list[V | None]:
+        return await self._within_deadline(self._snapshot.load_many(batch, keys))
+
+    async def _within_deadline(self, load: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout_at(self._end):
+                return await load
+        except TimeoutError:
+            raise self._told(DeadlineExceeded("The payload was not read in time.")) from None
+        except Exception as error:
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> Exception:
+        if not self._is_committed:
+            return error
+        cause = error.code if isinstance(error, ServiceError) else InternalError.code
+        if cause == InternalError.code:
+            _log.error("A payload could not be read.", exc_info=error)
+        return CommittedUnread(
+            f"The write is committed; do not repeat it. Reading this part failed with {cause}: "
+            "query it again."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Makes the contexts of operations. `deadline_seconds` bounds the reads of a payload."""
+
+    timeline: Timeline
+    deadline_seconds: float
+
+    async def query(
+        self,
+        _connection: HTTPConnection,
+        viewer: Viewer,
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        """Execute a query on one state of the database; again, where its reads take long."""
+        return await self.timeline.reader.read(
+            viewer.token_id, lambda snapshot: execute(Context(self.timeline, viewer, snapshot))
+        )
+
+    async def mutation(
+        self,
+        _connection: HTTPConnection,
+        viewer: Viewer,
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        context = MutationContext(self.timeline, viewer, self.deadline_seconds)
+        try:
+            return await execute(context)
+        finally:
+            await context.close()
+
+    def subscription(self, connection: HTTPConnection, viewer: Viewer) -> Context:
+        """Return the context of a subscription, whose events each read a state of their own."""
+        unused = self.timeline.reader.own_snapshot(viewer.token_id)
+        return Context(self.timeline, viewer, unused, connection.headers.get("last-event-id"))
+
+    async def event(self, context: Context, execute: Callable[[], Awaitable[T]]) -> T:
+        """Execute the selection of one event; again, where its reads take long."""
+
+        async def on(snapshot: Snapshot) -> T:
+            context.renew(snapshot)
+            return await execute()
+
+        return await self.timeline.reader.read(context.viewer.token_id, on)
 
 
 def _version_key(activity: Activity) -> tuple[UUID, int]:

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, cast
 
 import strawberry
 
 from app.activity.commands import Command
 from app.errors import UserError as ServiceUserError
 from app.errors import VersionConflict
-from app.graphql.context import Info
+from app.graphql.context import Info, MutationContext
 from app.graphql.enums import UserErrorCode
 from app.graphql.inputs import (
     CreateTicketActivityInput,
@@ -162,12 +162,11 @@ class _Result:
 
 async def _submit(info: Info, input_: _Input) -> _Result:
     """Carry out a mutation; here alone expected errors become data."""
-    context = info.context
+    context = cast("MutationContext", info.context)
     try:
         command = input_.command(context.timeline.clock())
-        outcome = await context.timeline.submit(context.viewer, command)
+        outcome = await context.submit(command)
     except ServiceUserError as error:
         current = error.current if isinstance(error, VersionConflict) else None
         return _Result(None, TicketActivity.of(current), [UserError.of(error)])
-    context.forget()
     return _Result(Ticket.of(outcome.ticket), TicketActivity.of(outcome.activity), [])

@@ -77,7 +77,7 @@ async def load_change_connection(
     info: Info, ticket_id: UUID, after: str | None, first: int | None
 ) -> TicketActivityChangeConnection:
     context, size = info.context, parse_size(first, "first")
-    page = await context.timeline.load_changes(context.viewer, ticket_id, after=after, size=size)
+    page = await context.view.load_changes(ticket_id, after=after, size=size)
     changes = [TicketActivityChange.of(change) for change in page.items]
     return TicketActivityChangeConnection(
         edges=[TicketActivityChangeEdge(node=change, cursor=change.cursor) for change in changes],
@@ -161,6 +161,5 @@ class Subscription:
             async with aclosing(followed) as events:
                 async for event in events:
                     yield TicketActivityChangesPayload(ticket_id=ticket_id, event=event)
-                    context.forget()  # what this event loaded
 
         return payloads()

@@ -254,9 +254,7 @@ class TicketActivityConnection:
         """Load the page once, whichever of the fields asks first."""
         if self.loading is None:
             context = info.context
-            self.loading = asyncio.create_task(
-                context.timeline.load_page(context.viewer, self.listing, self.window)
-            )
+            self.loading = asyncio.create_task(context.view.load_page(self.listing, self.window))
         return await self.loading
 
     @strawberry.field(description="The entries with their cursors.")
@@ -301,9 +299,7 @@ class TicketActivityConnection:
 
     async def _count(self, info: Info, wanted: Filter) -> int:
         context = info.context
-        return await context.timeline.count_activities(
-            context.viewer, self.listing.ticket_id, wanted
-        )
+        return await context.view.count_activities(self.listing.ticket_id, wanted)
 
     def _has_more(self, info: Info, side: Side, *, known: bool) -> Callable[[], Awaitable[bool]]:
         """Make the answer whether anything lies on one side of the page.
@@ -314,4 +310,4 @@ class TicketActivityConnection:
         if known or edge is None:
             return constant(known)
         context = info.context
-        return partial(context.timeline.has_any, context.viewer, self.listing, side=side, of=edge)
+        return partial(context.view.has_any, self.listing, side=side, of=edge)

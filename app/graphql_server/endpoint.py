@@ -6,9 +6,9 @@ it has 422, and 200 for request errors to a client that takes only application/j
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from graphql import OperationType
@@ -45,6 +45,8 @@ _BAD_REQUEST = 400
 _PARTIAL_SUCCESS = 294  # named by the specification; to others it is a 2xx like 200
 
 ViewerT = TypeVar("ViewerT", bound=Hashable)
+ViewerT_contra = TypeVar("ViewerT_contra", contravariant=True)
+T = TypeVar("T")
 
 
 class Parameters(NamedTuple):
@@ -57,18 +59,43 @@ class Parameters(NamedTuple):
     document_id: str | None
 
 
+class Contexts(Protocol[ViewerT_contra]):
+    """Makes what resolvers reach as `info.context`, and sees to what it reads from."""
+
+    async def query(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT_contra,
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        """Return what `execute` returns for a context; it may be called again with another."""
+
+    async def mutation(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT_contra,
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        """Return what `execute` returns for a context; it is called once."""
+
+    def subscription(self, connection: HTTPConnection, viewer: ViewerT_contra) -> Any:
+        """Return a context, which `event` makes ready for each event."""
+
+    async def event(self, context: Any, execute: Callable[[], Awaitable[T]]) -> T:
+        """Return what `execute` returns; it may be called again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operations(Generic[ViewerT]):
     """Carries out what a request asks for, whichever way it came.
 
-    `authenticate` takes the Authorization header. A query runs within `reading`.
+    `authenticate` takes the Authorization header.
     """
 
     executor: Executor
     documents: Documents
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
-    make_context: Callable[[HTTPConnection, ViewerT], object]
-    reading: Callable[[], AbstractAsyncContextManager[None]]
+    contexts: Contexts[ViewerT]
     deadline_seconds: float
 
     def find(self, parameters: Parameters) -> Operation:
@@ -84,17 +111,18 @@ class Operations(Generic[ViewerT]):
         parameters: Parameters,
     ) -> Result:
         """Execute a query or a mutation. Raises ServiceError and RequestErrors."""
-        execution = self.executor.execute(
-            operation,
-            parameters.variables,
-            self.make_context(connection, viewer),
-            parameters.extensions,
-        )
+
+        async def execute(context: object) -> Result:
+            return await self.executor.execute(
+                operation, parameters.variables, context, parameters.extensions
+            )
+
         if operation.kind is OperationType.MUTATION:
-            return await execution  # what is committed is answered, however late
+            # What is committed is answered, however late.
+            return await self.contexts.mutation(connection, viewer, execute)
         try:
-            async with asyncio.timeout(self.deadline_seconds), self.reading():
-                return await execution
+            async with asyncio.timeout(self.deadline_seconds):
+                return await self.contexts.query(connection, viewer, execute)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"The query was cancelled after {self.deadline_seconds:g} seconds."
@@ -107,12 +135,14 @@ class Operations(Generic[ViewerT]):
         operation = self.find(parameters)
         if operation.kind is not OperationType.SUBSCRIPTION:
             return _once(self.execute(connection, viewer, operation, parameters))
+        context = self.contexts.subscription(connection, viewer)
         return await self.executor.subscribe(
             operation,
             parameters.variables,
-            self.make_context(connection, viewer),
+            context,
             viewer,
             parameters.extensions,
+            around_event=partial(self.contexts.event, context),
         )
 
 

@@ -5,8 +5,17 @@ operations when none is named. This module knows no HTTP.
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
+from functools import partial
 from inspect import isawaitable
 from typing import Any, NamedTuple, cast
 
@@ -53,6 +62,10 @@ from app.http import encode_json
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 _KEPT_INTROSPECTIONS = 8
+
+
+AroundEvent = Callable[[Callable[[], Awaitable[Event]]], Awaitable[Event]]
+"""Runs the execution of one event, perhaps again."""
 
 
 class Operation(NamedTuple):
@@ -161,8 +174,10 @@ class Executor:
         context: object,
         audience: Hashable,
         extensions: Mapping[str, Any] | None = None,
+        *,
+        around_event: AroundEvent,
     ) -> AsyncGenerator[Event]:
-        """Return the events of a subscription.
+        """Return the events of a subscription, each executed within `around_event`.
 
         The source yields payloads. Those of one audience see the same result where they ask the
         same of payloads of the same key.
@@ -180,17 +195,21 @@ class Executor:
             raise RequestErrors(source.errors or (), InvalidInput.code)
         inner = {name: (variables or {}).get(name) for name in operation.inner_variables}
         key = operation.text, operation.name, encode_json(inner), audience
-        return self._events(execution, key, source)
+        return self._events(execution, key, source, around_event)
 
     async def _events(
-        self, execution: Any, key: tuple[Hashable, ...], source: Any
+        self,
+        execution: Any,
+        key: tuple[Hashable, ...],
+        source: Any,
+        around_event: AroundEvent,
     ) -> AsyncGenerator[Event]:
         async with aclosing(source) as payloads:
             try:
                 async for payload in payloads:
                     shared_key = (*key, payload.key)
-                    yield self._shared.get(shared_key) or await self._execute_event(
-                        execution, shared_key, payload
+                    yield self._shared.get(shared_key) or await around_event(
+                        partial(self._execute_event, execution, shared_key, payload)
                     )
             except Busy as error:
                 raise Reconnect(error.message) from None

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import bindparam, insert, literal_column, tuple_, update
-from sqlmodel import select
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel import Session, select
 
 from app.activity.commands import Command, CreateActivity, UpdateActivity
 from app.activity.state import (
@@ -89,24 +88,24 @@ _INSERT_NODE = insert(rows.NODE)
 _INSERT_CHANGE = insert(rows.CHANGE)
 
 
-async def load_state(session: AsyncSession, commands: Sequence[Command]) -> State:
+def load_state(session: Session, commands: Sequence[Command]) -> State:
     """Read every row the commands name, and lock their tickets until the COMMIT."""
     ticket_ids = set[UUID]().union(*(command.ticket_ids for command in commands))
     keys = set[Key]().union(*(command.keys for command in commands))
     new_ids = set[UUID]().union(*(command.new_ids for command in commands))
-    tickets = await session.exec(_SELECT_TICKETS, params={"ids": list(ticket_ids)})
-    found = await session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)})
+    tickets = session.exec(_SELECT_TICKETS, params={"ids": list(ticket_ids)})
+    found = session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)})
     activities = [Activity(*row) for row in found]
-    in_use = await _load_ids_in_use(session, new_ids)
+    in_use = _load_ids_in_use(session, new_ids)
     state = State(
         tickets={row.id: Ticket(*row) for row in tickets},
         activities={activity.key: activity for activity in activities},
-        originals=await _load_originals(session, activities, in_use),
+        originals=_load_originals(session, activities, in_use),
         ids_in_use=in_use,
         merges={},
     )
     if merged_ids := _merged_ids(commands, activities):
-        await _load_merges(session, state, merged_ids, commands)
+        _load_merges(session, state, merged_ids, commands)
     return state
 
 
@@ -120,13 +119,13 @@ def _merged_ids(commands: Sequence[Command], activities: Sequence[Activity]) -> 
     }
 
 
-async def _load_merges(
-    session: AsyncSession, state: State, ticket_ids: set[UUID], commands: Sequence[Command]
+def _load_merges(
+    session: Session, state: State, ticket_ids: set[UUID], commands: Sequence[Command]
 ) -> None:
     """Add the merges of these tickets that stand, and every ticket that one may come to name."""
     found = [
         (ticket_id, id_, Merge(seq, target_id))
-        for ticket_id, id_, seq, target in await session.exec(
+        for ticket_id, id_, seq, target in session.exec(
             _SELECT_MERGES, params={"ids": list(ticket_ids)}
         )
         if (target_id := merge_target({"ticketId": target}))
@@ -138,31 +137,31 @@ async def _load_merges(
         if isinstance(command, UpdateActivity) and command.merge_target
     }
     missing = list(target_ids - state.tickets.keys())
-    tickets = await session.exec(_SELECT_TARGETS, params={"ids": missing})
+    tickets = session.exec(_SELECT_TARGETS, params={"ids": missing})
     state.tickets.update({row.id: Ticket(*row) for row in tickets})
     for ticket_id, id_, merge in found:
         if merge.target_id in state.tickets:
             state.merges.setdefault(ticket_id, {})[id_] = merge
 
 
-async def _load_ids_in_use(session: AsyncSession, new_ids: set[UUID]) -> set[UUID]:
+def _load_ids_in_use(session: Session, new_ids: set[UUID]) -> set[UUID]:
     if not new_ids:
         return set()
-    return set(await session.exec(_SELECT_IDS_IN_USE, params={"ids": list(new_ids)}))
+    return set(session.exec(_SELECT_IDS_IN_USE, params={"ids": list(new_ids)}))
 
 
-async def _load_originals(
-    session: AsyncSession, activities: Sequence[Activity], in_use: set[UUID]
+def _load_originals(
+    session: Session, activities: Sequence[Activity], in_use: set[UUID]
 ) -> dict[Key, Original]:
     """Read how the activities began that some command would create again: seldom any."""
     retried = [activity.key for activity in activities if activity.id in in_use]
     if not retried:
         return {}
-    found = await session.exec(_SELECT_ORIGINALS, params={"keys": retried})
+    found = session.exec(_SELECT_ORIGINALS, params={"keys": retried})
     return {(row[0], row[1]): Original(*row[2:]) for row in found}
 
 
-async def store_changes(session: AsyncSession, changes: Sequence[Change]) -> None:
+def store_changes(session: Session, changes: Sequence[Change]) -> None:
     """Write the last state of each ticket and activity, and one history row a change.
 
     Every creation writes the ids it takes, so that the engine refuses a second one under the same
@@ -181,4 +180,4 @@ async def store_changes(session: AsyncSession, changes: Sequence[Change]) -> Non
         (_INSERT_CHANGE, [rows.change_row(change) for change in changes]),
     ):
         if parameters:
-            await session.exec(statement, params=parameters)
+            session.exec(statement, params=parameters)

@@ -8,84 +8,29 @@ subscriber can see one twice, early, or out of order.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from functools import partial
+from typing import Final, TypeVar
 from uuid import UUID
 
-import sqlmodel
-from sqlalchemy import ColumnElement, case, select
-from sqlmodel.sql.expression import Select
+from sqlmodel import Session
 
-from app.activity.state import Activity, ChangeType
 from app.activity.visible_changes import FeedEntry
-from app.errors import Reconnect
-from app.store import rows
-from app.store.database import Database
+from app.errors import Busy, Reconnect
+from app.store.queries import load_changes, load_last_seqs
+from app.store.reader import Reader
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-PAGE_SIZE: Final = 100
 _RECENT: Final = 64
+_RECENT_CHARACTERS: Final = 256 * 1024
+_READS: Final = 8  # pages of the history that are read at a time
+_OWNER: Final = ""  # of the feed's own reads, which stand for no token
 _PAUSE_SECONDS: Final = 1
-
-_ACTIVITY, _CHANGE, _TICKET = rows.ACTIVITY.c, rows.CHANGE.c, rows.TICKET.c
-_FEED_COLUMNS: tuple[ColumnElement[Any], ...] = (
-    _CHANGE.seq,
-    _CHANGE.change_type,
-    _CHANGE.was_private,
-    _ACTIVITY.is_private.label("is_private_now"),
-    _ACTIVITY.deleted_at.label("deleted_now"),
-    # The activity as the change left it: what no update changes, and the rest from the history.
-    _ACTIVITY.ticket_id,
-    _ACTIVITY.id,
-    _ACTIVITY.activity_type,
-    _CHANGE.is_private,
-    _ACTIVITY.created_at,
-    _ACTIVITY.actor_id,
-    _CHANGE.message,
-    _CHANGE.metadata,
-    _ACTIVITY.document_id,
-    _CHANGE.version,
-    _CHANGE.changed_at,
-    _CHANGE.changed_by_id,
-    case((_CHANGE.change_type == ChangeType.REMOVED, _CHANGE.changed_at)).label("deleted_at"),
-)
-
-
-async def load_changes(
-    database: Database, ticket_id: UUID, *, after: int, size: int = PAGE_SIZE
-) -> list[FeedEntry]:
-    """Return the changes of a ticket after a `seq`, the oldest first."""
-    statement = (
-        select(*_FEED_COLUMNS)
-        .join_from(
-            rows.CHANGE,
-            rows.ACTIVITY,
-            (_ACTIVITY.ticket_id == _CHANGE.ticket_id) & (_ACTIVITY.id == _CHANGE.activity_id),
-        )
-        .where(_CHANGE.ticket_id == ticket_id, _CHANGE.seq > after)
-        .order_by(_CHANGE.seq)
-        .limit(size)
-    )
-    async with database.snapshot() as session:
-        return [_entry(row) for row in await session.exec(cast("Select[Any]", statement))]
-
-
-def _entry(row: Sequence[Any]) -> FeedEntry:
-    seq, change_type, was_private, is_private_now, deleted_now, *activity = row
-    is_private_now = None if deleted_now else is_private_now
-    return FeedEntry(seq, change_type, Activity(*activity), was_private, is_private_now)
-
-
-async def load_last_seqs(database: Database, ticket_ids: Iterable[UUID]) -> dict[UUID, int]:
-    """Return the `seq` of the newest change of each ticket that exists."""
-    statement = sqlmodel.select(_TICKET.id, _TICKET.last_seq).where(
-        _TICKET.id.in_(list(ticket_ids))
-    )
-    async with database.snapshot() as session:
-        return dict((await session.exec(statement)).all())
 
 
 @dataclass(slots=True)
@@ -94,7 +39,8 @@ class _Topic:
 
     last_seq: int
     readers: int = 0
-    recent: deque[FeedEntry] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    recent: deque[FeedEntry] = field(default_factory=deque)
+    characters: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def after(self, seq: int) -> list[FeedEntry] | None:
@@ -106,6 +52,9 @@ class _Topic:
 
     def extend(self, entries: Sequence[FeedEntry]) -> None:
         self.recent.extend(entries)
+        self.characters += sum(entry.characters for entry in entries)
+        while len(self.recent) > _RECENT or self.characters > _RECENT_CHARACTERS:
+            self.characters -= self.recent.popleft().characters
         self.last_seq = entries[-1].seq
         self.wake()
 
@@ -118,11 +67,12 @@ class _Topic:
 class Feed:
     """Follows the changes of tickets that somebody listens to. `run` must be running."""
 
-    database: Database
+    reader: Reader
     _topics: dict[UUID, _Topic] = field(default_factory=dict)
     _changed: set[UUID] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _has_topics: asyncio.Event = field(default_factory=asyncio.Event)
+    _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS))
     _is_closing: bool = False
 
     async def follow(self, ticket_id: UUID, seq: int) -> AsyncGenerator[list[FeedEntry]]:
@@ -136,7 +86,7 @@ class Feed:
                 news = topic.news
                 entries = topic.after(seq)
                 if entries is None:
-                    entries = await load_changes(self.database, ticket_id, after=seq)
+                    entries = await self._load_changes(ticket_id, after=seq)
                 if entries:
                     seq = entries[-1].seq
                     yield entries
@@ -178,13 +128,31 @@ class Feed:
 
     async def _read_changed(self) -> None:
         while self._changed:
-            ticket_id = next(iter(self._changed))
+            # Taken before it is read: what is committed meanwhile is news again.
+            ticket_id = self._changed.pop()
             if topic := self._topics.get(ticket_id):
-                while entries := await load_changes(
-                    self.database, ticket_id, after=topic.last_seq, size=_RECENT
-                ):
-                    topic.extend(entries)
-            self._changed.discard(ticket_id)
+                try:
+                    while entries := await self._load_changes(ticket_id, after=topic.last_seq):
+                        topic.extend(entries)
+                except BaseException:
+                    self._changed.add(ticket_id)
+                    raise
+
+    async def _load_changes(self, ticket_id: UUID, *, after: int) -> list[FeedEntry]:
+        """Read changes from the database, where few others do so at the moment."""
+        work = partial(load_changes, ticket_id=ticket_id, after=after)
+        async with self._reading:
+            return await self._load(work)
+
+    async def _load(self, work: Callable[[Session], T]) -> T:
+        """Run one load; while the reader is busy, wait."""
+        while True:
+            try:
+                return await self.reader.load(_OWNER, work)
+            except Busy:
+                if self._is_closing:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _watch(self) -> None:
         """Find what other processes committed, while anybody listens."""
@@ -197,14 +165,14 @@ class Feed:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _watch_topics(self) -> None:
-        async with self.database.watch() as has_changed:
+        async with self.reader.database.watch() as wait_for_commits:
             await self._find_changed()  # what came before the watch began
             while self._topics and not self._is_closing:
-                if await has_changed():
+                if await wait_for_commits():
                     await self._find_changed()
 
     async def _find_changed(self) -> None:
-        last_seqs = await load_last_seqs(self.database, self._topics)
+        last_seqs = await self._load(partial(load_last_seqs, ids=list(self._topics)))
         self.notify(
             {
                 ticket_id
@@ -217,7 +185,7 @@ class Feed:
     async def _topic(self, ticket_id: UUID) -> AsyncIterator[_Topic]:
         topic = self._topics.get(ticket_id)
         if topic is None:
-            last_seqs = await load_last_seqs(self.database, [ticket_id])
+            last_seqs = await self._load(partial(load_last_seqs, ids=[ticket_id]))
             topic = self._topics.setdefault(ticket_id, _Topic(last_seqs.get(ticket_id, 0)))
             self._has_topics.set()
             # What was committed between the reading and the joining is read now.

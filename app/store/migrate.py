@@ -8,7 +8,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from app.store.database import Database, DatabaseUnusable
+from app.store.database import Database
+from app.store.errors import DatabaseUnusable
 
 _MIGRATIONS: Final = Path(__file__).parent.parent / "migrations"
 
@@ -24,9 +25,7 @@ async def migrate(database: Database) -> None:
 
     Raises DatabaseUnusable where the database was migrated by newer code.
     """
-    async with database.unit_of_work() as session:
-        connection = await session.connection()
-        await connection.run_sync(_upgrade)
+    await database.write(lambda session: _upgrade(session.connection()))
 
 
 def _upgrade(connection: Connection) -> None:

@@ -1,14 +1,25 @@
-"""Reads of many entries of a timeline: a page in an order, counts, revisions.
+"""The statements that read: by ids, a page of a timeline in an order, counts, revisions, changes.
 
 A page is found by its keys on an index, so that the last one costs what the first costs. A filter
 is applied on the way: one that few entries pass reads many.
 """
 
 from collections.abc import Sequence
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, false, func, or_, tuple_
-from sqlmodel import select
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    or_,
+    tuple_,
+)
+from sqlmodel import Session, select
 
 from app.activity.listing import (
     Direction,
@@ -22,18 +33,119 @@ from app.activity.listing import (
     Window,
 )
 from app.activity.policy import sees_all_private
-from app.activity.state import ABSENT, Activity, Revision
+from app.activity.state import ABSENT, Activity, ChangeType, Revision, Ticket
+from app.activity.visible_changes import FeedEntry
 from app.auth import Viewer
 from app.store import rows
-from app.store.database import Database
 
 _COLUMNS = rows.ACTIVITY.c
 _HISTORY = rows.CHANGE.c
 
+FEED_PAGE_SIZE: Final = 100
+FEED_PAGE_CHARACTERS: Final = 256 * 1024
+"""A page of the feed ends with the change that exceeds this, so that few pages fill no memory."""
 
-async def load_page(
-    database: Database, viewer: Viewer, listing: Listing, window: Window
-) -> Page[Activity]:
+_TICKETS = select(*rows.TICKET_COLUMNS).where(
+    rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
+)
+_ACTIVITIES = (
+    select(*rows.ACTIVITY_COLUMNS)
+    .join_from(
+        rows.NODE,
+        rows.ACTIVITY,
+        (rows.ACTIVITY.c.ticket_id == rows.NODE.c.ticket_id)
+        & (rows.ACTIVITY.c.id == rows.NODE.c.id),
+    )
+    .where(rows.NODE.c.id.in_(bindparam("ids", expanding=True)))
+)
+
+
+_LAST_SEQS = select(rows.TICKET.c.id, rows.TICKET.c.last_seq).where(
+    rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
+)
+_CHANGES = (
+    select(  # type: ignore[call-overload]
+        _HISTORY.seq,
+        _HISTORY.change_type,
+        _HISTORY.was_private,
+        _COLUMNS.is_private.label("is_private_now"),
+        _COLUMNS.deleted_at.label("deleted_now"),
+        (
+            func.coalesce(func.length(_HISTORY.message), 0)
+            + func.length(cast(_HISTORY.metadata, Text))
+        ).label("characters"),
+        # The activity as the change left it: what no update changes, the rest from the history.
+        _COLUMNS.ticket_id,
+        _COLUMNS.id,
+        _COLUMNS.activity_type,
+        _HISTORY.is_private,
+        _COLUMNS.created_at,
+        _COLUMNS.actor_id,
+        _HISTORY.message,
+        _HISTORY.metadata,
+        _COLUMNS.document_id,
+        _HISTORY.version,
+        _HISTORY.changed_at,
+        _HISTORY.changed_by_id,
+        case((_HISTORY.change_type == ChangeType.REMOVED, _HISTORY.changed_at)).label("deleted_at"),
+    )
+    .join_from(
+        rows.CHANGE,
+        rows.ACTIVITY,
+        (_COLUMNS.ticket_id == _HISTORY.ticket_id) & (_COLUMNS.id == _HISTORY.activity_id),
+    )
+    .where(_HISTORY.ticket_id == bindparam("ticket_id"), _HISTORY.seq > bindparam("after"))
+    .order_by(_HISTORY.seq)
+    .limit(bindparam("size"))
+)
+
+
+def load_tickets(session: Session, ids: Sequence[UUID]) -> dict[UUID, Ticket]:
+    """Return the tickets that exist."""
+    return {row[0]: Ticket(*row) for row in session.exec(_TICKETS, params={"ids": ids})}
+
+
+def load_activities(session: Session, ids: Sequence[UUID]) -> dict[UUID, Activity]:
+    """Return the entries that exist. Whether the viewer may see them is for the caller to ask."""
+    found = [Activity(*row) for row in session.exec(_ACTIVITIES, params={"ids": ids})]
+    return {activity.id: activity for activity in found}
+
+
+def load_last_seqs(session: Session, ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the `seq` of the newest change of each ticket that exists."""
+    return {row[0]: row[1] for row in session.exec(_LAST_SEQS, params={"ids": ids})}
+
+
+def load_changes(
+    session: Session, ticket_id: UUID, *, after: int, size: int = FEED_PAGE_SIZE
+) -> list[FeedEntry]:
+    """Return changes of a ticket after a `seq`, the oldest first.
+
+    There are fewer than `size` where those are all, or where their texts are large.
+    """
+    found: list[FeedEntry] = []
+    characters = 0
+    parameters = {"ticket_id": ticket_id, "after": after, "size": size}
+    for row in session.exec(_CHANGES, params=parameters):
+        found.append(_feed_entry(row))
+        characters += found[-1].characters
+        if characters > FEED_PAGE_CHARACTERS:
+            break
+    return found
+
+
+def _feed_entry(row: Sequence[Any]) -> FeedEntry:
+    seq, change_type, was_private, is_private_now, deleted_now, characters, *activity = row
+    is_private_now = None if deleted_now else is_private_now
+    entry = Activity(*activity)
+    return FeedEntry(seq, change_type, entry, was_private, is_private_now, characters)
+
+
+def has_tickets(session: Session) -> bool:
+    return session.exec(select(rows.TICKET.c.id).limit(1)).first() is not None
+
+
+def load_page(session: Session, viewer: Viewer, listing: Listing, window: Window) -> Page[Activity]:
     """Return one page of what the viewer sees."""
     is_ascending = _is_ascending(listing.order) is not window.is_backward
     statement = (
@@ -43,14 +155,13 @@ async def load_page(
         .order_by(*(key.asc() if is_ascending else key.desc() for key in _keys(listing.order)))
         .limit(window.size + 1)
     )
-    async with database.snapshot() as session:
-        found = [Activity(*row) for row in await session.exec(statement)]
+    found = [Activity(*row) for row in session.exec(statement)]
     items = found[: window.size]
     return Page(items[::-1] if window.is_backward else items, len(found) > window.size)
 
 
-async def has_any(
-    database: Database, viewer: Viewer, listing: Listing, *, side: Side, of: Position
+def has_any(
+    session: Session, viewer: Viewer, listing: Listing, *, side: Side, of: Position
 ) -> bool:
     """Tell whether anything is listed on one side of a position, itself included."""
     keys, end = tuple_(*_keys(listing.order)), (of.at, of.id)
@@ -61,23 +172,19 @@ async def has_any(
         .where(keys <= end if is_low else keys >= end)
         .limit(1)
     )
-    async with database.snapshot() as session:
-        return (await session.exec(statement)).first() is not None
+    return session.exec(statement).first() is not None
 
 
-async def count_activities(
-    database: Database, viewer: Viewer, ticket_id: UUID, wanted: Filter
-) -> int:
+def count_activities(session: Session, viewer: Viewer, ticket_id: UUID, wanted: Filter) -> int:
     """Count what the viewer sees of a timeline: reads all of it."""
     statement = select(func.count()).where(
         *_listed(viewer, ticket_id, wanted, OrderField.CREATED_AT)
     )
-    async with database.snapshot() as session:
-        return (await session.exec(statement)).one()
+    return session.exec(statement).one()
 
 
-async def load_revisions(
-    database: Database, activities: Sequence[Activity], *, after: int, size: int
+def load_revisions(
+    session: Session, activities: Sequence[Activity], *, after: int, size: int
 ) -> list[list[Revision]]:
     """Return the revisions after a version of each activity, at most `size` each, oldest first."""
     ids = [activity.id for activity in activities]
@@ -90,9 +197,8 @@ async def load_revisions(
         .order_by(_HISTORY.version)
     )
     revisions: dict[UUID, list[Revision]] = {id_: [] for id_ in ids}
-    async with database.snapshot() as session:
-        for row in await session.exec(statement):
-            revisions[row[0]].append(Revision(*row))
+    for row in session.exec(statement):
+        revisions[row[0]].append(Revision(*row))
     return [revisions[id_] for id_ in ids]
 
 
@@ -114,8 +220,9 @@ def _filtered(wanted: Filter) -> list[ColumnElement[bool]]:
         conditions.append(_COLUMNS.actor_id.is_not_distinct_from(wanted.actor_id))
     if wanted.is_private is not None:
         conditions.append(_COLUMNS.is_private.is_(wanted.is_private))
-    folded = func.casefold(_COLUMNS.message)
-    return conditions + [func.instr(folded, word) > 0 for word in wanted.words]
+    if wanted.words:
+        conditions.append(func.holds_words(_COLUMNS.message, " ".join(wanted.words)))
+    return conditions
 
 
 def _created(wanted: Filter, index: OrderField) -> list[ColumnElement[bool]]:

@@ -1,50 +1,255 @@
-"""Reads, always many keys at a time, on connections that cannot write."""
+"""The reader, the writer's twin: operations that wait share a connection, a snapshot and a hop.
 
-from collections.abc import Sequence
-from uuid import UUID
+An operation reads through a snapshot: one state of the database, opened after the operation asked
+for its first load. Operations that ask while the connections are busy get one snapshot together,
+and their loads run as one function on the connection's thread, those by key in one statement.
 
-from sqlalchemy import bindparam
-from sqlmodel import select
+What takes long must not hold up the others. A load that exceeds its time on a shared connection
+raises LongRead, and its operation is run again from the start on a connection of its own.
+"""
 
-from app.activity.state import Activity, Ticket
-from app.store import rows
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from sqlmodel import Session
+
+from app.errors import Busy
 from app.store.database import Database
+from app.store.errors import LongRead
+from app.store.loads import Batch, K, Load, Snapshot, V, Verdicts, run_loads
+from app.store.long_reads import LongReads, OwnSnapshot, ReadLimits
+from app.store.sqlite import SqliteConnection
 
-_TICKETS = select(*rows.TICKET_COLUMNS).where(
-    rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
-)
-_ACTIVITIES = (
-    select(*rows.ACTIVITY_COLUMNS)
-    .join_from(
-        rows.NODE,
-        rows.ACTIVITY,
-        (rows.ACTIVITY.c.ticket_id == rows.NODE.c.ticket_id)
-        & (rows.ACTIVITY.c.id == rows.NODE.c.id),
-    )
-    .where(rows.NODE.c.id.in_(bindparam("ids", expanding=True)))
-)
+T = TypeVar("T")
 
+LOAD_SECONDS: Final = 0.01
+"""How long one load may take on a shared connection."""
 
-async def load_tickets(database: Database, ids: Sequence[UUID]) -> list[Ticket | None]:
-    """Return the tickets in the order of the ids, None for one that does not exist."""
-    async with database.snapshot() as session:
-        tickets = {
-            row[0]: Ticket(*row) for row in await session.exec(_TICKETS, params={"ids": ids})
-        }
-    return [tickets.get(id_) for id_ in ids]
+HOP_SECONDS: Final = 0.02
+"""Loads not begun after this wait for the next hop, so that the answers of this one go out."""
+
+SNAPSHOT_SECONDS: Final = 0.1
+"""How long a shared snapshot is kept for operations that go on loading."""
+
+_GROUP_SIZE: Final = 256
 
 
-async def load_activities(database: Database, ids: Sequence[UUID]) -> list[Activity | None]:
-    """Return the activities in the order of the ids, None for one that does not exist.
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Operations that share a snapshot: their loads, and how many of them have not ended."""
 
-    Whether the viewer may see them is for the caller to ask.
-    """
-    async with database.snapshot() as session:
-        found = [Activity(*row) for row in await session.exec(_ACTIVITIES, params={"ids": ids})]
-    activities = {activity.id: activity for activity in found}
-    return [activities.get(id_) for id_ in ids]
+    loads: list[Load] = field(default_factory=list)
+    running: Sequence[Load] = ()
+    size: int = 0
+    open_count: int = 0
+    is_over: bool = False
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, load: Load) -> None:
+        self.loads.append(load)
+        self._news.set()
+
+    def leave(self) -> None:
+        self.open_count -= 1
+        if not self.open_count:
+            self._news.set()
+
+    async def wait_for_news(self, end: float) -> None:
+        """Wait for a load, or for the last operation to end, but no longer than to `end`."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(end - time.monotonic()):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def end(self, error: Exception) -> None:
+        """Fail what runs, what waits and what comes."""
+        self.is_over = True
+        for load in (*self.running, *self.loads):
+            load.settle(error)
+        self.running, self.loads = (), []
 
 
-async def has_tickets(database: Database) -> bool:
-    async with database.snapshot() as session:
-        return (await session.exec(select(rows.TICKET.c.id).limit(1))).first() is not None
+@dataclass(slots=True, eq=False)
+class SharedSnapshot:
+    """A snapshot on a connection that others use too. It begins with the first load."""
+
+    _reader: "Reader"
+    _token_id: str
+    is_long: bool = False
+    _group: _Group | None = None
+
+    async def load(self, work: Callable[[Session], T], *, is_long: bool = False) -> T:
+        """Raises LongRead where the load takes too long, and from then on always."""
+        self.is_long |= is_long
+        result: T = await self._load(work=work)
+        return result
+
+    async def load_many(self, batch: Batch[K, V], keys: Sequence[K]) -> list[V | None]:
+        found: list[V | None] = await self._load(batch=batch, keys=keys)
+        return found
+
+    async def _load(self, **load: Any) -> Any:
+        if self._group is None and not self.is_long:
+            self._group = self._reader.join()
+        if self.is_long or self._group is None or self._group.is_over:
+            self.is_long = True
+            raise LongRead
+        answer = asyncio.get_running_loop().create_future()
+        self._group.add(Load(answer, self._reader.load_seconds(self._token_id), **load))
+        try:
+            return await answer
+        except LongRead:
+            self.is_long = True
+            raise
+
+    def close(self) -> None:
+        if self._group:
+            self._group.leave()
+
+
+@dataclass(slots=True, eq=False)
+class Reader:
+    """Opens snapshots. `run` must be running."""
+
+    database: Database
+    limits: ReadLimits
+    _groups: deque[_Group] = field(default_factory=deque)
+    _waiting: int = 0
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _long_reads: LongReads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._long_reads = LongReads(self.database, self.limits)
+
+    async def read(self, token_id: str, operate: Callable[[Snapshot], Awaitable[T]]) -> T:
+        """Run an operation on a shared snapshot, and again on one of its own where it is long.
+
+        So `operate` may be called twice and must do nothing but read. Raises Busy.
+        """
+        snapshot = SharedSnapshot(self, token_id)
+        try:
+            result = await operate(snapshot)
+            if not snapshot.is_long:
+                return result
+        except Exception:
+            if not snapshot.is_long:
+                raise
+        finally:
+            snapshot.close()
+        own = self.own_snapshot(token_id)
+        try:
+            return await operate(own)
+        finally:
+            await own.close()
+
+    async def load(self, token_id: str, work: Callable[[Session], T]) -> T:
+        """Run one load on a snapshot of its own."""
+        return await self.read(token_id, lambda snapshot: snapshot.load(work))
+
+    def own_snapshot(self, token_id: str) -> OwnSnapshot:
+        """Return a snapshot with a connection of its own, both taken at the first load.
+
+        The caller closes it.
+        """
+        return OwnSnapshot(self._long_reads, token_id)
+
+    def join(self) -> _Group:
+        """Return the group that gets the next snapshot. Raises Busy where too many wait."""
+        if self._waiting >= self.limits.queue_size:
+            raise Busy(f"{self._waiting} reads are waiting already; send the request again.")
+        if not self._groups or self._groups[-1].size >= _GROUP_SIZE:
+            self._groups.append(_Group())
+        group = self._groups[-1]
+        group.size += 1
+        group.open_count += 1
+        self._waiting += 1
+        self._wake.set()
+        return group
+
+    def load_seconds(self, token_id: str) -> float:
+        """Return how long a load may take: the less, the more long reads the token has."""
+        return LOAD_SECONDS / (1 + self._long_reads.count(token_id))
+
+    async def run(self) -> None:
+        """Serve the shared snapshots until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(self.limits.connections):
+                    tasks.create_task(self._serve())
+        finally:
+            while self._groups:
+                self._take().end(Busy("The service stopped; send the request again."))
+            await self._long_reads.close()
+
+    async def _serve(self) -> None:
+        """Give one connection to group after group; one that fails is replaced."""
+        while True:
+            group = await self._next_group()
+            try:
+                connection = await self.database.connect_for_reads()
+            except Exception as error:
+                group.end(error)
+                continue
+            try:
+                await self._serve_groups(connection, group)
+            except Exception as error:
+                group.end(error)
+            finally:
+                await connection.close()
+
+    async def _serve_groups(self, connection: SqliteConnection, group: _Group) -> None:
+        while True:
+            try:
+                await _serve_group(connection, group)
+            except BaseException:
+                group.end(Busy("The service stopped or lost the database; send it again."))
+                raise
+            if not self._groups:
+                await connection.run(Session.rollback)
+            group = await self._next_group()
+
+    async def _next_group(self) -> _Group:
+        while not self._groups:
+            self._wake.clear()
+            await self._wake.wait()
+        return self._take()
+
+    def _take(self) -> _Group:
+        group = self._groups.popleft()
+        self._waiting -= group.size
+        return group
+
+
+async def _serve_group(connection: SqliteConnection, group: _Group) -> None:
+    """Run the loads of a group, until all its operations have ended or its time is over."""
+    end = time.monotonic() + SNAPSHOT_SECONDS
+    is_begun = False
+    while group.open_count and (group.loads or time.monotonic() < end):
+        if not group.loads:
+            await group.wait_for_news(end)
+            continue
+        group.running, group.loads = group.loads, []
+        hop = _hop(connection, group.running, is_first=not is_begun)
+        verdicts, rest = await connection.run(hop)
+        is_begun = True
+        group.running, group.loads = (), rest + group.loads
+        for load, verdict in verdicts:
+            load.settle(verdict)
+    group.end(LongRead())
+
+
+def _hop(
+    connection: SqliteConnection, loads: Sequence[Load], *, is_first: bool
+) -> Callable[[Session], tuple[Verdicts, list[Load]]]:
+    def run(session: Session) -> tuple[Verdicts, list[Load]]:
+        if is_first:
+            session.rollback()  # ends the snapshot of the group before
+        return run_loads(connection, session, loads, HOP_SECONDS)
+
+    return run

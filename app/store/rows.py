@@ -8,6 +8,7 @@ from sqlmodel import SQLModel
 
 from app import models
 from app.activity.state import Activity, Change, Original, Revision, Ticket
+from app.auth import IssuedToken
 
 
 def _table(model: type[SQLModel]) -> Table:
@@ -33,6 +34,7 @@ TICKET_COLUMNS = _columns(TICKET, Ticket)
 ACTIVITY_COLUMNS = _columns(ACTIVITY, Activity)
 ORIGINAL_COLUMNS = _columns(CHANGE, Original)
 REVISION_COLUMNS = _columns(CHANGE, Revision)
+TOKEN_COLUMNS = _columns(TOKEN, IssuedToken)
 
 
 def ticket_row(ticket: Ticket) -> dict[str, Any]:

@@ -1,23 +1,22 @@
-"""Tokens at rest: issue, list, revoke, and find with the viewer they stand for."""
+"""The statements on tokens: issue, list, revoke, find, and note their use."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import bindparam, update
-from sqlmodel import col, select
-from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel import Session, select
 
-from app.auth import Scope, Token, generate_token
+from app.auth import IssuedToken, Scope, Token, generate_token
 from app.models import AccessToken
 from app.store import rows
-from app.store.database import Database
 
+_FIND = select(*rows.TOKEN_COLUMNS).where(rows.TOKEN.c.id.in_(bindparam("ids", expanding=True)))
 _RECORD_USE = update(rows.TOKEN).where(rows.TOKEN.c.id == bindparam("key_id"))
 
 
-async def create_token(
-    database: Database,
+def create_token(
+    session: Session,
     *,
     name: str,
     actor_id: UUID,
@@ -38,37 +37,32 @@ async def create_token(
         revoked_at=None,
         last_used_at=None,
     )
-    async with database.unit_of_work() as session:
-        session.add(row)
+    session.add(row)
     return token
 
 
-async def list_tokens(database: Database) -> Sequence[AccessToken]:
+def list_tokens(session: Session) -> list[IssuedToken]:
     """Return every token, the oldest first."""
-    async with database.snapshot() as session:
-        found = await session.exec(
-            select(AccessToken).order_by(col(AccessToken.created_at), col(AccessToken.id))
-        )
-        return found.all()
+    statement = select(*rows.TOKEN_COLUMNS).order_by(rows.TOKEN.c.created_at, rows.TOKEN.c.id)
+    return [IssuedToken(*row) for row in session.exec(statement)]
 
 
-async def revoke_token(database: Database, token_id: str, revoked_at: datetime) -> bool:
+def revoke_token(session: Session, token_id: str, revoked_at: datetime) -> bool:
     """Revoke a token for good; False where there is none. Again is no error and keeps the time."""
-    async with database.unit_of_work() as session:
-        row = await session.get(AccessToken, token_id)
-        if row and row.revoked_at is None:
-            row.revoked_at = revoked_at
-        return row is not None
+    row = session.get(AccessToken, token_id)
+    if row and row.revoked_at is None:
+        row.revoked_at = revoked_at
+    return row is not None
 
 
-async def find_token(database: Database, token_id: str) -> AccessToken | None:
-    async with database.snapshot() as session:
-        return await session.get(AccessToken, token_id)
+def find_tokens(session: Session, ids: Sequence[str]) -> dict[str, IssuedToken]:
+    """Return the tokens that exist."""
+    return {row[0]: IssuedToken(*row) for row in session.exec(_FIND, params={"ids": ids})}
 
 
-async def record_token_uses(session: AsyncSession, uses: Mapping[str, datetime]) -> None:
+def record_token_uses(session: Session, uses: Mapping[str, datetime]) -> None:
     if uses:
-        await session.exec(
+        session.exec(
             _RECORD_USE,
             params=[{"key_id": id_, "last_used_at": used_at} for id_, used_at in uses.items()],
         )

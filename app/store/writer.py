@@ -1,7 +1,7 @@
 """The single writer: takes every command that waits, runs them as one unit of work, answers.
 
-No timer and no knob: idle means at once, busy means larger batches that share one COMMIT. Nobody
-is answered before it.
+There is no timer: an idle writer begins at once, a busy one gets larger batches, whose commands
+share one COMMIT. Nobody is answered before it.
 """
 
 import asyncio
@@ -10,21 +10,31 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlmodel import Session
 
 from app.activity.commands import Command
 from app.activity.decide import Outcome, decide
 from app.activity.input_limits import InputLimits
 from app.activity.state import Change, State
 from app.auth import Viewer
-from app.errors import Busy
+from app.errors import Busy, StorageFull, WriteInDoubt
 from app.store.batch import load_state, store_changes
-from app.store.database import CommitFailed, Database, is_busy
+from app.store.database import Database
+from app.store.errors import CommitFailed
+from app.store.sqlite import is_locked, is_out_of_space
 from app.store.tokens import record_token_uses
 
 _log = logging.getLogger(__name__)
+
+IDLE_SECONDS: Final = 5
+"""After so long without a write the write-ahead log is given back to the file system."""
+
+Verdict = Outcome | Exception
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +43,7 @@ class _Job:
     command: Command
     answer: asyncio.Future[Outcome]
 
-    def settle(self, verdict: Outcome | Exception) -> None:
+    def settle(self, verdict: Verdict) -> None:
         if self.answer.done():  # the caller has gone
             return
         if isinstance(verdict, Exception):
@@ -56,12 +66,13 @@ class Writer:
     _token_uses: dict[str, datetime] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_closing: bool = False
+    _is_log_truncated: bool = True
 
     async def submit(self, viewer: Viewer, command: Command) -> Outcome:
-        """Return what the command led to, after its COMMIT. Raises UserError or Busy.
+        """Return what the command led to, after its COMMIT.
 
-        A caller that is cancelled while its command waits takes it back; once the unit of work
-        has begun, the command is carried out.
+        Raises UserError, Busy, StorageFull and WriteInDoubt. A caller that is cancelled while its
+        command waits takes it back; once the unit of work has begun, it is carried out.
         """
         if self._is_closing:
             raise Busy("The service is shutting down; send the request again.")
@@ -95,8 +106,20 @@ class Writer:
     async def _has_work(self) -> bool:
         while not (self._queue or self._token_uses or self._is_closing):
             self._wake.clear()
-            await self._wake.wait()
+            await self._wait()
         return bool(self._queue or self._token_uses)
+
+    async def _wait(self) -> None:
+        """Wait for work; use the time of rest to truncate the log, once."""
+        if not self._is_log_truncated:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._wake.wait()
+                return
+            except TimeoutError:
+                self._is_log_truncated = True
+                await self.database.truncate_log()
+        await self._wake.wait()
 
     def _take(self) -> list[_Job]:
         """Take a batch off the queue, leaving out commands whose callers have gone."""
@@ -105,42 +128,54 @@ class Writer:
         return [job for job in jobs if not job.answer.done()]
 
     async def _write(self, jobs: Sequence[_Job]) -> None:
-        """Run one unit of work and answer. One that a single job may have spoilt is run singly."""
+        """Run one unit of work and answer, whatever happens."""
         try:
-            verdicts = await self._commit(jobs)
+            await self._write_batch(jobs)
+        except BaseException:
+            stopped = "The service stopped during the write; read before you send it again."
+            _settle(jobs, WriteInDoubt(stopped))
+            raise
+
+    async def _write_batch(self, jobs: Sequence[_Job]) -> None:
+        """Run one unit of work; run the jobs one by one where one may have spoilt it."""
+        self._is_log_truncated = False
+        uses, self._token_uses = self._token_uses, {}
+        try:
+            verdicts = await self.database.write(partial(self._work, jobs, uses))
         except Exception as error:
+            self._token_uses = uses | self._token_uses if jobs else self._token_uses
             if len(jobs) > 1 and _may_be_fault_of_one(error):
                 for job in jobs:
-                    await self._write([job])
+                    await self._write_batch([job])
             elif jobs:
                 _settle(jobs, _translated(error))
             else:
                 _log.warning("The last use of tokens was not stored.", exc_info=error)
-        except BaseException:
-            _settle(jobs, Busy("The service stopped during the write; look before repeating."))
-            raise
         else:
             for job, verdict in zip(jobs, verdicts, strict=True):
                 job.settle(verdict)
             self.published({change.ticket.id for change in _changes(verdicts)})
 
-    async def _commit(self, jobs: Sequence[_Job]) -> list[Outcome | Exception]:
-        token_uses, self._token_uses = self._token_uses, {}
-        async with self.database.unit_of_work() as session:
-            state = await load_state(session, [job.command for job in jobs])
+    def _work(
+        self, jobs: Sequence[_Job], uses: dict[str, datetime], session: Session
+    ) -> list[Verdict]:
+        """Load, decide and store, within the transaction."""
+        verdicts: list[Verdict] = []
+        if jobs:
+            state = load_state(session, [job.command for job in jobs])
             verdicts = [self._decide(state, job) for job in jobs]
-            await store_changes(session, _changes(verdicts))
-            await record_token_uses(session, token_uses)
+            store_changes(session, _changes(verdicts))
+        record_token_uses(session, uses)
         return verdicts
 
-    def _decide(self, state: State, job: _Job) -> Outcome | Exception:
+    def _decide(self, state: State, job: _Job) -> Verdict:
         """Decide one job on what those before it left; whatever it raises is for its caller."""
         try:
             outcome = decide(state, job.command, job.viewer, self.clock(), self.limits)
+            if outcome.change:
+                state.apply(outcome.change)
         except Exception as error:
             return error
-        if outcome.change:
-            state.apply(outcome.change)
         return outcome
 
 
@@ -149,20 +184,27 @@ def _settle(jobs: Sequence[_Job], verdict: Exception) -> None:
         job.settle(verdict)
 
 
-def _changes(verdicts: Sequence[Outcome | Exception]) -> list[Change]:
+def _changes(verdicts: Sequence[Verdict]) -> list[Change]:
     return [
         verdict.change for verdict in verdicts if isinstance(verdict, Outcome) and verdict.change
     ]
 
 
 def _may_be_fault_of_one(error: Exception) -> bool:
-    """Tell a value that the engine refuses from an engine that cannot write at all."""
+    """Whether a value that the engine refuses is at fault, and not the engine or its disk."""
     if isinstance(error, CommitFailed):
         return False
     return not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError)
 
 
 def _translated(error: Exception) -> Exception:
-    if isinstance(error, DBAPIError) and is_busy(error):
+    """Return what the callers are told, or the error itself where it is a fault."""
+    cause = error.__cause__ if isinstance(error, CommitFailed) else error
+    if isinstance(cause, DBAPIError) and is_out_of_space(cause):
+        return StorageFull("The disk of the database is full; nothing was written.")
+    if isinstance(error, CommitFailed):
+        _log.error("A COMMIT failed.", exc_info=error)
+        return WriteInDoubt("The COMMIT failed; read before you send the request again.")
+    if isinstance(error, DBAPIError) and is_locked(error):
         return Busy("Another process holds the database; send the request again.")
     return error

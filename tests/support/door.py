@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from typing import Any, NewType
 
 import httpx2
 import strawberry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from strawberry.schema.config import StrawberryConfig
@@ -21,6 +19,7 @@ from app.graphql_server.endpoint import GraphQLEndpoint, Operations
 from app.graphql_server.execution import Executor
 from app.graphql_server.streams import StreamLimits
 from app.middleware import Faults, RequestBounds
+from tests.support.contexts import PlainContexts
 
 GRAPHQL = "application/graphql-response+json"
 JSON = "application/json"
@@ -131,10 +130,6 @@ async def authenticate(authorization: str | None) -> str:
             return authorization.removeprefix("Bearer ")
 
 
-def make_context(_connection: HTTPConnection, viewer: str) -> str:
-    return viewer
-
-
 def page() -> Response:
     return HTMLResponse("<title>Explorer</title>")
 
@@ -144,8 +139,7 @@ ENDPOINT = GraphQLEndpoint(
         executor=Executor(SCHEMA, cache_size=10, limits=QueryLimits()),
         documents=Documents(cache_size=10, trusted={}, is_trusted_only=False),
         authenticate=authenticate,
-        make_context=make_context,
-        reading=nullcontext,
+        contexts=PlainContexts(str),
         deadline_seconds=10,
     ),
     streams=StreamLimits(),

@@ -1,22 +1,24 @@
 """A running service and its clients, with the texts of the requests they send."""
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 from starlette.applications import Starlette
 
-from app.auth import Scope
+from app.auth import Scope, parse_authorization
 from app.main import create_app
 from app.models import TicketActivityChange
 from app.settings import Settings
 from app.store.database import Database, open_database
-from app.store.tokens import create_token
+from app.store.tokens import create_token, revoke_token
 
 ACTIVITY_FIELDS = """
 fragment activityFields on TicketActivity {
@@ -161,37 +163,71 @@ class Service:
     ) -> Client:
         """Issue a token (read and write unless scopes are named) and return its client."""
         actor_id = actor_id or uuid4()
-        token = await create_token(
-            self.database,
-            name="test",
-            actor_id=actor_id,
-            scopes=scopes or READ_WRITE,
-            created_at=self.clock(),
-            expires_at=self.clock() + lifetime if lifetime else None,
+        token = await self.database.write(
+            partial(
+                create_token,
+                name="test",
+                actor_id=actor_id,
+                scopes=scopes or READ_WRITE,
+                created_at=self.clock(),
+                expires_at=self.clock() + lifetime if lifetime else None,
+            )
         )
         return Client(self.http, actor_id, token.text)
 
+    async def revoke(self, client: Client) -> bool:
+        """Revoke the client's token, as the operator does."""
+        token_id = parse_authorization(f"Bearer {client.token}").id
+        revoking = partial(revoke_token, token_id=token_id, revoked_at=self.clock())
+        return await self.database.write(revoking)
+
+    async def execute(self, statement: str, **values: object) -> None:
+        """Change the database behind the service's back."""
+        await self.database.write(
+            lambda session: session.connection().exec_driver_sql(statement, values).close()
+        )
+
+    async def explain(self, statement: str, parameters: Any) -> list[str]:
+        """Return the steps by which the database executes a statement."""
+
+        def steps(session: Session) -> list[str]:
+            plan = session.connection().exec_driver_sql(
+                f"EXPLAIN QUERY PLAN {statement}", parameters
+            )
+            return [str(row[-1]) for row in plan]
+
+        return await self.database.read(steps)
+
+    @asynccontextmanager
+    async def write_lock(self) -> AsyncIterator[None]:
+        """Hold the lock of the database as another process would."""
+        file = self.settings.database_url.removeprefix("sqlite+aiosqlite:///")
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+
     async def history(self, ticket_id: object) -> list[tuple[int, str, int, str | None]]:
         """Return (seq, activity id, version, message) of the ticket's changes, in order."""
-        async with self.database.snapshot() as session:
-            found = await session.exec(
-                select(
-                    TicketActivityChange.seq,
-                    TicketActivityChange.activity_id,
-                    TicketActivityChange.version,
-                    TicketActivityChange.message,
-                )
-                .where(TicketActivityChange.ticket_id == UUID(str(ticket_id)))
-                .order_by(col(TicketActivityChange.seq))
+        statement = (
+            select(
+                TicketActivityChange.seq,
+                TicketActivityChange.activity_id,
+                TicketActivityChange.version,
+                TicketActivityChange.message,
             )
-            return [(seq, str(id_), version, message) for seq, id_, version, message in found]
+            .where(TicketActivityChange.ticket_id == UUID(str(ticket_id)))
+            .order_by(col(TicketActivityChange.seq))
+        )
+        found = await self.database.read(lambda session: session.exec(statement).all())
+        return [(seq, str(id_), version, message) for seq, id_, version, message in found]
 
 
 @asynccontextmanager
 async def start(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Service]:
     clock = clock or Clock()
     app = create_app(settings, clock)
-    database = open_database(settings.database_url, read_connections=1)
+    database = open_database(settings.database_url)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with (

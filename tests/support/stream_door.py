@@ -2,13 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import strawberry
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection
 from starlette.routing import Route, WebSocketRoute
 
 from app.errors import Unauthenticated
@@ -19,6 +17,7 @@ from app.graphql_server.execution import Executor
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
 from app.middleware import RequestBounds
+from tests.support.contexts import PlainContexts
 
 TICKS = "subscription { ticks { number } }"
 
@@ -125,16 +124,12 @@ SCHEMA = strawberry.Schema(Query, subscription=Subscription)
 
 
 def stream_door(source: Source, limits: StreamLimits | None = None) -> Starlette:
-    def make_context(_connection: HTTPConnection, _viewer: str) -> Source:
-        return source
-
     limits = limits or StreamLimits()
     operations = Operations(
         executor=Executor(SCHEMA, cache_size=10, limits=QueryLimits()),
         documents=Documents(cache_size=10, trusted={}, is_trusted_only=False),
         authenticate=source.authenticate,
-        make_context=make_context,
-        reading=nullcontext,
+        contexts=PlainContexts(lambda _viewer: source),
         deadline_seconds=10,
     )
     endpoint = GraphQLEndpoint(

@@ -1,0 +1,104 @@
+"""Who sent a request: bearer tokens, looked up in the database and remembered for a moment."""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+from app.auth import IssuedToken, Scope, Token, Viewer, parse_authorization
+from app.errors import Unauthenticated
+from app.store.reader import Reader
+from app.store.tokens import find_tokens
+from app.store.writer import Writer
+
+TOKEN_TTL: Final = timedelta(seconds=2)
+"""How long a token is trusted before it is looked up again; a revocation takes this long."""
+
+_KNOWN_SIZE: Final = 10_000
+_UNKNOWN_SIZE: Final = 10_000
+_USE_RESOLUTION: Final = timedelta(minutes=1)
+_OWNER: Final = ""  # of reads that stand for no token yet
+
+T = TypeVar("T")
+
+
+Authenticate = Callable[[str | None], Awaitable[Viewer]]
+"""Returns who sent an `Authorization` header. Raises Unauthenticated and Busy."""
+
+
+@dataclass(slots=True)
+class _KnownToken:
+    issued: IssuedToken
+    read_at: datetime
+    use_recorded_at: datetime | None
+
+
+@dataclass(slots=True, eq=False)
+class Authentication:
+    """Finds the viewer of an `Authorization` header."""
+
+    reader: Reader
+    writer: Writer
+    clock: Callable[[], datetime]
+    _known: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
+    _unknown: OrderedDict[str, datetime] = field(default_factory=OrderedDict)
+
+    async def authenticate(self, authorization: str | None) -> Viewer:
+        """Return who sent the header. Raises Unauthenticated and Busy."""
+        token = parse_authorization(authorization)
+        known = self._remembered(token) or await self._look_up(token)
+        issued = known.issued
+        if not token.matches(issued.secret_hash):
+            raise _not_known()
+        if issued.revoked_at is not None:
+            raise Unauthenticated("The token has been revoked.")
+        if issued.expires_at is not None and issued.expires_at <= self.clock():
+            raise Unauthenticated("The token has expired.")
+        self._record_use(known)
+        scopes = frozenset(Scope(scope) for scope in issued.scopes)
+        return Viewer(issued.actor_id, issued.name, scopes, issued.id)
+
+    def _remembered(self, token: Token) -> _KnownToken | None:
+        """Return the token as it was read a moment ago. Raises Unauthenticated for none."""
+        known = self._known.get(token.id)
+        if known and self._is_fresh(known.read_at):
+            return known
+        missed_at = self._unknown.get(token.id)
+        if missed_at is not None and self._is_fresh(missed_at):
+            raise _not_known()
+        return None
+
+    def _is_fresh(self, read_at: datetime) -> bool:
+        return timedelta() <= self.clock() - read_at < TOKEN_TTL
+
+    async def _look_up(self, token: Token) -> _KnownToken:
+        now = self.clock()
+        [issued] = await self.reader.read(
+            _OWNER, lambda snapshot: snapshot.load_many(find_tokens, [token.id])
+        )
+        before = self._known.pop(token.id, None)
+        if issued is None:
+            _keep(self._unknown, token.id, now, _UNKNOWN_SIZE)
+            raise _not_known()
+        known = _KnownToken(issued, now, before.use_recorded_at if before else issued.last_used_at)
+        _keep(self._known, token.id, known, _KNOWN_SIZE)
+        return known
+
+    def _record_use(self, known: _KnownToken) -> None:
+        now, recorded_at = self.clock(), known.use_recorded_at
+        if recorded_at is None or now - recorded_at >= _USE_RESOLUTION:
+            known.use_recorded_at = now
+            self.writer.record_token_use(known.issued.id, now)
+
+
+def _keep(cache: OrderedDict[str, T], key: str, value: T, size: int) -> None:
+    """Remember a value; forget the oldest where there are too many."""
+    cache.pop(key, None)
+    cache[key] = value
+    if len(cache) > size:
+        cache.popitem(last=False)
+
+
+def _not_known() -> Unauthenticated:
+    return Unauthenticated("The token is not known here.")

@@ -1,0 +1,172 @@
+"""SQLite by aiosqlite: connections whose own thread runs whole functions of a SQLModel session.
+
+Every await on a cursor of aiosqlite is a hop to its thread and back. A function that runs there
+costs one hop, however many statements it executes.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+from sqlalchemy import URL, StaticPool, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from app.activity.values import dump_json
+from app.store.errors import DatabaseUnusable
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_MS: Final = 5000
+"""How long SQLite waits for another process's write before the command is answered BUSY."""
+
+WAL_LIMIT_BYTES: Final = 32 * 1024 * 1024
+"""The write-ahead log shrinks to this after it was copied into the database."""
+
+_STEPS: Final = 20_000
+"""Steps of SQLite's machine between two looks at `should_stop`: under a millisecond of work."""
+
+_PRAGMAS: Final = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: an acknowledged commit survives a power cut
+    "foreign_keys": 1,
+    "busy_timeout": BUSY_TIMEOUT_MS,
+    "journal_size_limit": WAL_LIMIT_BYTES,
+}
+
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL})
+_LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class SqliteConnection:
+    """One connection with its thread and its session. `begin` opens each of its transactions."""
+
+    def __init__(self, driver: aiosqlite.Connection) -> None:
+        self._driver = driver
+        self._session: Session
+        self._should_stop: Callable[[], bool] | None = None
+
+    @classmethod
+    async def open(cls, file: Path, *, begin: str, is_query_only: bool) -> "SqliteConnection":
+        """Open the file. Raises DatabaseUnusable."""
+        # The driver opens no transactions of its own: a released savepoint of such a transaction
+        # can survive the rollback around it. `begin` opens them.
+        driver = await aiosqlite.connect(file, isolation_level=None)
+        connection = cls(driver)
+        try:
+            await connection._in_thread(connection._prepare, begin, is_query_only)
+        except BaseException as error:
+            await driver.close()
+            if isinstance(error, sqlite3.Error):
+                raise DatabaseUnusable(f"Cannot use the database {file}: {error}.") from None
+            raise
+        return connection
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Run a function of the session on the connection's thread.
+
+        It goes on to its end also where the caller is cancelled.
+        """
+        return await self._in_thread(lambda: work(self._session))
+
+    def stop_when(self, should_stop: Callable[[], bool] | None) -> None:
+        """From within `run`: interrupt a statement when `should_stop` is true."""
+        self._should_stop = should_stop
+
+    async def truncate_log(self) -> None:
+        """Copy the write-ahead log into the database and cut it off, unless anybody reads it."""
+        await self._in_thread(self._truncate_log)
+
+    async def data_version(self) -> int:
+        """Return a number that changes when another connection has committed.
+
+        Costs no lock. The connection must not be in a transaction: the number stands still there.
+        """
+        return await self._in_thread(self._data_version)
+
+    async def close(self) -> None:
+        try:
+            await self._in_thread(self._session.close)
+        finally:
+            await self._driver.close()
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        # aiosqlite has no public name for it.
+        result: T = await self._driver._execute(function, *arguments)  # type: ignore[no-untyped-call]
+        return result
+
+    def _prepare(self, begin: str, is_query_only: bool) -> None:  # noqa: FBT001, RUF100
+        raw = self._driver._conn
+        for name, value in (_PRAGMAS | {"query_only": int(is_query_only)}).items():
+            raw.execute(f"PRAGMA {name} = {value}").close()
+            _verify(name, value, raw.execute(f"PRAGMA {name}").fetchone())
+        # SQLite's own lower() and LIKE fold ASCII only.
+        raw.create_function("holds_words", 2, _holds_words, deterministic=True)
+        raw.set_progress_handler(self._is_to_stop, _STEPS)
+        engine = create_engine(
+            "sqlite://",
+            creator=lambda: raw,
+            poolclass=StaticPool,
+            json_serializer=dump_json,
+            json_deserializer=json.loads,
+            hide_parameters=True,  # what people wrote does not belong into a log
+        )
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        self._session = Session(engine, autoflush=False)
+
+    def _is_to_stop(self) -> bool:
+        return self._should_stop is not None and self._should_stop()
+
+    def _truncate_log(self) -> None:
+        raw = self._driver._conn
+        raw.execute("PRAGMA busy_timeout = 0").close()
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").close()
+
+    def _data_version(self) -> int:
+        [version] = self._driver._conn.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+
+def sqlite_file(address: URL) -> Path:
+    """Return the file of a SQLite address. Raises DatabaseUnusable for one in memory."""
+    if not address.database or address.database == ":memory:" or "mode" in address.query:
+        raise DatabaseUnusable(
+            "TICKET_ACTIVITY_DATABASE_URL must name a file: a database in memory keeps nothing."
+        )
+    return Path(address.database)
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Whether the engine refused because another process holds the lock: worth a retry."""
+    return _primary_code(error) in _LOCKED
+
+
+def is_out_of_space(error: DBAPIError) -> bool:
+    return _primary_code(error) in _NO_ROOM
+
+
+def is_interrupted(error: DBAPIError) -> bool:
+    """Whether `should_stop` ended the statement."""
+    return _primary_code(error) == sqlite3.SQLITE_INTERRUPT
+
+
+def _primary_code(error: DBAPIError) -> int | None:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _holds_words(message: str | None, words: str) -> bool:
+    """Whether a message holds every word, in any case; `words` is folded and has spaces between."""
+    if message is None:
+        return False
+    folded = message.casefold()
+    return all(word in folded for word in words.split(" "))
+
+
+def _verify(name: str, expected: object, row: Any) -> None:
+    if row is None or row[0] != expected:
+        raise DatabaseUnusable(f"SQLite did not take PRAGMA {name} = {expected}.")

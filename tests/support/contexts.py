@@ -1,0 +1,33 @@
+"""Contexts of a schema that reads no database."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from starlette.requests import HTTPConnection
+
+T = TypeVar("T")
+ViewerT = TypeVar("ViewerT")
+
+
+@dataclass(frozen=True)
+class PlainContexts(Generic[ViewerT]):
+    """Every operation gets what `make` returns for its viewer."""
+
+    make: Callable[[ViewerT], object]
+
+    async def query(
+        self,
+        _connection: HTTPConnection,
+        viewer: ViewerT,
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        return await execute(self.make(viewer))
+
+    mutation = query
+
+    def subscription(self, _connection: HTTPConnection, viewer: ViewerT) -> object:
+        return self.make(viewer)
+
+    async def event(self, _context: object, execute: Callable[[], Awaitable[T]]) -> T:
+        return await execute()
