@@ -120,6 +120,7 @@ async def running(timeline: Timeline) -> AsyncIterator[None]:
     At the end, finish what waits and close the database.
     """
     try:
+        await timeline.open()
         async with asyncio.TaskGroup() as readers:
             reading = readers.create_task(timeline.reader.run())
             try:

@@ -148,6 +148,16 @@ class TicketActivityChange(SQLModel, table=True):
     was_private: bool | None
 
 
+class CursorKey(SQLModel, table=True):
+    """The key that seals the cursors of feeds. There is one row, which the migration made."""
+
+    __tablename__: ClassVar[str] = "cursor_key"
+    __table_args__ = _WITHOUT_ROWID
+
+    id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    key: bytes
+
+
 class AccessToken(SQLModel, table=True):
     """Issued tokens. `secret_hash` is a SHA-256 in hexadecimal; the secret is nowhere."""
 

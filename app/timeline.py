@@ -14,16 +14,18 @@ from uuid import UUID
 
 from app.activity import policy
 from app.activity.commands import Command
+from app.activity.cursors import FeedCursors
 from app.activity.decide import Outcome
 from app.activity.input_limits import InputLimits
 from app.activity.listing import Filter, Listing, Page, Position, Side, Window
 from app.activity.state import Activity, Revision, Ticket
-from app.activity.visible_changes import Begun, SeenChange, as_seen, parse_feed_cursor
+from app.activity.visible_changes import Begun, SeenChange, as_seen
 from app.auth import Viewer
 from app.errors import InvalidInput, NotFound, TooManyStreams
 from app.store import queries
 from app.store.feed import Feed
 from app.store.loads import Snapshot
+from app.store.queries import load_cursor_key
 from app.store.reader import Reader
 from app.store.writer import Writer
 
@@ -45,6 +47,7 @@ class View:
 
     viewer: Viewer
     snapshot: Snapshot
+    cursors: FeedCursors
 
     def __post_init__(self) -> None:
         """Raises Forbidden where the viewer may not look at timelines."""
@@ -121,7 +124,7 @@ class View:
             raise NotFound(f"There is no ticket {ticket_id}.", path=("ticketId",))
         if after is None:
             return ticket, None
-        seq = parse_feed_cursor(ticket_id, after)
+        seq = self.cursors.open(ticket_id, after)
         if seq > ticket.last_seq:
             raise InvalidInput("after is ahead of the ticket's changes.", path=("after",))
         return ticket, seq
@@ -129,7 +132,10 @@ class View:
 
 @dataclass(slots=True, eq=False)
 class Timeline:
-    """The use cases: submit a command, read, follow. `max_streams` is for each token."""
+    """The use cases: submit a command, read, follow. `max_streams` is for each token.
+
+    `open` comes before the first use.
+    """
 
     reader: Reader
     writer: Writer
@@ -137,7 +143,12 @@ class Timeline:
     limits: InputLimits
     clock: Callable[[], datetime]
     max_streams: int
+    cursors: FeedCursors = field(init=False)
     _streams: Counter[str] = field(default_factory=Counter)
+
+    async def open(self) -> None:
+        """Read the key of the cursors, which all processes on this database share."""
+        self.cursors = FeedCursors(await self.reader.database.read(load_cursor_key))
 
     async def submit(self, viewer: Viewer, command: Command) -> Outcome:
         """Carry out a command; the outcome is on disk.
@@ -154,7 +165,7 @@ class Timeline:
         Raises Forbidden, Busy and what the function raises.
         """
         return await self.reader.read(
-            viewer.token_id, lambda snapshot: look(View(viewer, snapshot))
+            viewer.token_id, lambda snapshot: look(View(viewer, snapshot, self.cursors))
         )
 
     async def follow_changes(

@@ -20,7 +20,8 @@ from bench_feed import bench_feed
 from sqlalchemy import func
 from sqlmodel import Session, select
 
-from app.activity.listing import Direction, Order, OrderField, make_cursor
+from app.activity.cursors import make_cursor
+from app.activity.listing import Direction, Order, OrderField
 from app.activity.state import Activity
 from app.auth import Scope
 from app.settings import Settings

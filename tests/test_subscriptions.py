@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 
 from app.auth import Scope
 from app.settings import Settings
+from tests.support.cursors import seq_of
 from tests.support.live import (
     FOLLOW,
     STATE,
@@ -24,7 +25,6 @@ from tests.support.live import (
     receive,
     results_of,
     send,
-    seq_of,
     stand,
     subscribe,
     web_socket,
@@ -78,7 +78,7 @@ async def test_what_was_missed_comes_first_then_what_happens(
 
 @STREAMS
 async def test_a_query_and_a_stream_from_its_cursor_leave_nothing_out(
-    origin: str, author: Client, entry: JSON, over: Any
+    service: Service, origin: str, author: Client, entry: JSON, over: Any
 ) -> None:
     state = (await author.graphql(STATE, id=entry["ticketId"]))["data"]["ticket"]
     await write(author, entry, "1")
@@ -88,10 +88,15 @@ async def test_a_query_and_a_stream_from_its_cursor_leave_nothing_out(
         change = await anext(changes)
 
     assert change["ticketActivity"]["message"] == "1"
-    assert seq_of(change["cursor"]) == seq_of(cursor) + 1
+    before, after = (
+        seq_of(service.file, entry["ticketId"], place) for place in (cursor, change["cursor"])
+    )
+    assert after == before + 1
 
 
-async def test_without_a_cursor_it_begins_now(origin: str, author: Client, entry: JSON) -> None:
+async def test_without_a_cursor_it_begins_now(
+    service: Service, origin: str, author: Client, entry: JSON
+) -> None:
     async with web_socket(origin, author.token) as ws:
         cursor = await follow(ws, ticketId=entry["ticketId"])
         await write(author, entry, "1")
@@ -101,7 +106,11 @@ async def test_without_a_cursor_it_begins_now(origin: str, author: Client, entry
     state = (await author.graphql(STATE, id=entry["ticketId"]))["data"]["ticket"]
     payload = message["payload"]["data"]["ticketActivityChanges"]
     assert payload["change"]["ticketActivity"]["message"] == "1"
-    assert seq_of(cursor) + 1 == seq_of(payload["cursor"]) == seq_of(state["changesCursor"])
+    before, begun, now = (
+        seq_of(service.file, entry["ticketId"], place)
+        for place in (cursor, payload["cursor"], state["changesCursor"])
+    )
+    assert before + 1 == begun == now
 
 
 @STREAMS
@@ -179,8 +188,9 @@ async def test_a_slow_subscriber_reads_on_from_the_database(
         await asyncio.gather(
             *(author.create_activity(ticket_id, message="x" * 2000) for _ in range(600))
         )
-        numbers = [seq_of((await anext(changes))["cursor"]) for _ in range(600)]
+        cursors = [(await anext(changes))["cursor"] for _ in range(600)]
 
+    numbers = [seq_of(service.file, ticket_id, cursor) for cursor in cursors]
     assert numbers == list(range(4, 604))
 
 
@@ -206,7 +216,7 @@ async def test_a_query_runs_over_an_event_stream_too(origin: str, author: Client
 
 
 async def test_last_event_id_wins_over_the_argument(
-    origin: str, author: Client, entry: JSON
+    service: Service, origin: str, author: Client, entry: JSON
 ) -> None:
     start_ = (await feed(author, entry["ticketId"], first=1))["pageInfo"]["endCursor"]
     await write(author, entry, "1")
@@ -214,7 +224,8 @@ async def test_last_event_id_wins_over_the_argument(
     variables = {"ticketId": entry["ticketId"], "after": start_}
 
     async with event_stream(origin, author.token, variables, **{"Last-Event-ID": newer}) as events:
-        assert await stand(events) == newer
+        begun = await stand(events)
+        assert seq_of(service.file, entry["ticketId"], begun) == 2
         assert '"message":"1"' in (await anext(results_of(events)))["data"]
 
 

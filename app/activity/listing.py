@@ -1,7 +1,5 @@
-"""Pages of a timeline: what is asked for, and where in the order a cursor points."""
+"""Pages of a timeline: which entries, in which order, from where."""
 
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -9,12 +7,9 @@ from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from app.activity.input_limits import fault_in_text
-from app.activity.state import ABSENT, AbsentType, Activity, ActivityType
-from app.activity.values import from_milliseconds, to_milliseconds
+from app.activity.state import ABSENT, AbsentType, ActivityType
 from app.errors import InvalidInput
 
-MAX_PAGE_SIZE: Final = 100
-DEFAULT_PAGE_SIZE: Final = 20
 MAX_TEXT_LENGTH: Final = 200
 
 T = TypeVar("T")
@@ -98,62 +93,6 @@ class Page(Generic[T]):
 
     items: list[T]
     has_more: bool
-
-
-_CURSOR = re.compile(r"(created_at|updated_at) (-?\d{1,15}) ([0-9a-f]{32})", re.ASCII)
-
-
-def make_cursor(order: Order, activity: Activity) -> str:
-    at = activity.created_at if order.field is OrderField.CREATED_AT else activity.updated_at
-    text = f"{order.field.value} {to_milliseconds(at)} {activity.id.hex}"
-    return urlsafe_b64encode(text.encode()).decode()
-
-
-def parse_cursor(order: Order, cursor: str | None, name: str) -> Position | None:
-    """Read a cursor of that order. Raises InvalidInput at `name`."""
-    if cursor is None:
-        return None
-    match = _CURSOR.fullmatch(decode_cursor(cursor))
-    if not match or match[1] != order.field.value:
-        raise InvalidInput(
-            f"{name} is not a cursor of this connection in this order.", path=(name,)
-        )
-    try:
-        return Position(from_milliseconds(int(match[2])), UUID(match[3]))
-    except OverflowError:
-        raise InvalidInput(f"{name} is not a cursor of this connection.", path=(name,)) from None
-
-
-def decode_cursor(cursor: str) -> str:
-    """Undo the base64 of a cursor; what was none becomes the empty text."""
-    try:
-        return urlsafe_b64decode(cursor.encode()).decode()
-    except ValueError:
-        return ""
-
-
-def parse_window(
-    order: Order, first: int | None, after: str | None, last: int | None, before: str | None
-) -> Window:
-    """Read the arguments of a Relay connection. Raises InvalidInput."""
-    if first is not None and last is not None:
-        raise InvalidInput("first and last exclude each other.", path=("last",))
-    name, size = ("last", last) if last is not None else ("first", first)
-    return Window(
-        size=parse_size(size, name),
-        after=parse_cursor(order, after, "after"),
-        before=parse_cursor(order, before, "before"),
-        is_backward=last is not None,
-    )
-
-
-def parse_size(size: int | None, name: str) -> int:
-    """Read a page size; the default where none is given. Raises InvalidInput at `name`."""
-    if size is None:
-        return DEFAULT_PAGE_SIZE
-    if not 0 <= size <= MAX_PAGE_SIZE:
-        raise InvalidInput(f"{name} is {size}; it must be 0 to {MAX_PAGE_SIZE}.", path=(name,))
-    return size
 
 
 def check_filter(wanted: Filter) -> None:

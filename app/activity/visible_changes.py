@@ -1,16 +1,11 @@
 """The feed of a ticket: its changes in the order of `seq`, as each viewer sees them."""
 
-import re
-from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
-from app.activity.listing import decode_cursor
 from app.activity.policy import can_see, sees_entry
 from app.activity.state import Activity, ChangeType
 from app.auth import Viewer
-from app.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +60,3 @@ def as_seen(viewer: Viewer, entries: Sequence[FeedEntry]) -> Iterator[SeenChange
 
 def _sees(viewer: Viewer, entry: FeedEntry, is_private: bool | None) -> bool:
     return is_private is not None and sees_entry(viewer, entry.activity.actor_id, is_private)
-
-
-_CURSOR = re.compile(r"changes ([0-9a-f]{32}) (\d{1,18})", re.ASCII)
-
-
-def make_feed_cursor(ticket_id: UUID, seq: int) -> str:
-    return urlsafe_b64encode(f"changes {ticket_id.hex} {seq}".encode()).decode()
-
-
-def parse_feed_cursor(ticket_id: UUID, cursor: str) -> int:
-    """Return the `seq` a cursor of that ticket's feed points at. Raises InvalidInput."""
-    match = _CURSOR.fullmatch(decode_cursor(cursor))
-    if not match or match[1] != ticket_id.hex:
-        raise InvalidInput("after is not a cursor of the feed of this ticket.", path=("after",))
-    return int(match[2])

@@ -1,21 +1,17 @@
 """What all connections share, and that of the revisions of an entry."""
 
-import re
-from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from uuid import UUID
 
 import strawberry
 
-from app.activity.listing import decode_cursor, parse_size
+from app.activity.cursors import make_revision_cursor, parse_revision_cursor
+from app.activity.page_arguments import parse_size
 from app.activity.state import Activity, Revision
-from app.errors import InvalidInput
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
 from app.graphql.scalars import JSONObject
-
-_REVISION_CURSOR = re.compile(r"version (\d{1,9})", re.ASCII)
 
 
 @strawberry.type(description="Where a page lies in its list.")
@@ -107,7 +103,7 @@ def load_revision_connection(
     The arguments are checked at once rather than by a task of each entry: a wrong one is wrong for
     every entry of the list, so that it ends the list at the first, not after thousands of errors.
     """
-    return _load(info, activity, _parse_revision_cursor(after), parse_size(first, "first"))
+    return _load(info, activity, parse_revision_cursor(after), parse_size(first, "first"))
 
 
 async def _load(
@@ -120,7 +116,7 @@ async def _load(
         if revision.version <= activity.version
     ]
     edges = [
-        TicketActivityRevisionEdge(node=revision, cursor=_revision_cursor(revision))
+        TicketActivityRevisionEdge(node=revision, cursor=make_revision_cursor(revision.version))
         for revision in revisions
     ]
     end = revisions[-1].version if revisions else start
@@ -135,16 +131,3 @@ async def _load(
         ),
         total_count=activity.version,
     )
-
-
-def _revision_cursor(revision: TicketActivityRevision) -> str:
-    return urlsafe_b64encode(f"version {revision.version}".encode()).decode()
-
-
-def _parse_revision_cursor(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    match = _REVISION_CURSOR.fullmatch(decode_cursor(cursor))
-    if not match:
-        raise InvalidInput("after is not a cursor of this connection.", path=("after",))
-    return int(match[1])

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import strawberry
 
-from app.activity.listing import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from app.activity.page_arguments import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from app.activity.values import parse_uuid
 from app.errors import InvalidInput
 from app.graphql.context import Info

@@ -9,9 +9,10 @@ from uuid import UUID
 
 import strawberry
 
-from app.activity.listing import parse_size
+from app.activity.cursors import FeedCursors
+from app.activity.page_arguments import parse_size
 from app.activity.state import ChangeType as StateChangeType
-from app.activity.visible_changes import Begun, SeenChange, make_feed_cursor
+from app.activity.visible_changes import Begun, SeenChange
 from app.graphql.connections import PageInfo, constant
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
@@ -40,11 +41,11 @@ class TicketActivityChange:
     )
 
     @classmethod
-    def of(cls, change: SeenChange) -> "TicketActivityChange":
+    def of(cls, change: SeenChange, cursors: FeedCursors) -> "TicketActivityChange":
         entry = change.entry.activity
         is_gone = change.change_type is StateChangeType.REMOVED
         return cls(
-            cursor=make_feed_cursor(entry.ticket_id, change.seq),
+            cursor=cursors.of_change(entry.ticket_id, change.seq),
             change_type=change.change_type,
             activity_id=entry.id,
             changed_at=entry.updated_at,
@@ -77,14 +78,15 @@ async def load_change_connection(
     info: Info, ticket_id: UUID, after: str | None, first: int | None
 ) -> TicketActivityChangeConnection:
     context, size = info.context, parse_size(first, "first")
+    cursors = context.timeline.cursors
     page = await context.view.load_changes(ticket_id, after=after, size=size)
-    changes = [TicketActivityChange.of(change) for change in page.items]
+    changes = [TicketActivityChange.of(change, cursors) for change in page.items]
     return TicketActivityChangeConnection(
         edges=[TicketActivityChangeEdge(node=change, cursor=change.cursor) for change in changes],
         nodes=changes,
         page_info=PageInfo(
             start_cursor=changes[0].cursor if changes else None,
-            end_cursor=make_feed_cursor(ticket_id, page.end),
+            end_cursor=cursors.seal(ticket_id, page.end),
             has_next=constant(page.has_more),
             has_previous=constant(after is not None),
         ),
@@ -100,16 +102,24 @@ async def load_change_connection(
 class TicketActivityChangesPayload:
     ticket_id: strawberry.Private[UUID]
     event: strawberry.Private[Begun | SeenChange]
+    cursors: strawberry.Private[FeedCursors]
 
     @property
     def key(self) -> Hashable:
-        """What looks the same to all viewers of one kind: see `graphql_server.events.Payload`."""
-        change_type = self.event.change_type if isinstance(self.event, SeenChange) else None
-        return self.ticket_id, self.event.seq, change_type
+        """What looks the same to all viewers of one kind: see `graphql_server.events.Payload`.
+
+        The first event is not shared: whoever was given the same cursor twice would know that
+        nothing has happened in between, nothing private either.
+        """
+        if isinstance(self.event, SeenChange):
+            return self.ticket_id, self.event.seq, self.event.change_type
+        return self.event_id
 
     @cached_property
     def event_id(self) -> str:
-        return make_feed_cursor(self.ticket_id, self.event.seq)
+        is_change = isinstance(self.event, SeenChange)
+        make = self.cursors.of_change if is_change else self.cursors.seal
+        return make(self.ticket_id, self.event.seq)
 
     @strawberry.field(
         description="The place in the feed: when the stream is cut, subscribe again after it."
@@ -121,7 +131,11 @@ class TicketActivityChangesPayload:
         description="The change; null in the first event, when nothing has happened yet."
     )
     def change(self) -> TicketActivityChange | None:
-        return TicketActivityChange.of(self.event) if isinstance(self.event, SeenChange) else None
+        return (
+            TicketActivityChange.of(self.event, self.cursors)
+            if isinstance(self.event, SeenChange)
+            else None
+        )
 
 
 @strawberry.type(
@@ -160,6 +174,8 @@ class Subscription:
         async def payloads() -> AsyncIterator[TicketActivityChangesPayload]:
             async with aclosing(followed) as events:
                 async for event in events:
-                    yield TicketActivityChangesPayload(ticket_id=ticket_id, event=event)
+                    yield TicketActivityChangesPayload(
+                        ticket_id=ticket_id, event=event, cursors=context.timeline.cursors
+                    )
 
         return payloads()

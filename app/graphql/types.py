@@ -10,6 +10,7 @@ from uuid import UUID
 import strawberry
 
 from app.activity import policy, state
+from app.activity.cursors import make_cursor
 from app.activity.listing import (
     Filter,
     Listing,
@@ -17,10 +18,8 @@ from app.activity.listing import (
     Page,
     Side,
     Window,
-    make_cursor,
-    parse_window,
 )
-from app.activity.visible_changes import make_feed_cursor
+from app.activity.page_arguments import parse_window
 from app.auth import Viewer as AuthViewer
 from app.graphql.connections import (
     PageInfo,
@@ -58,13 +57,18 @@ class Viewer:
 @strawberry.type(description="A ticket of the CRM, as far as its timeline goes.")
 class Ticket(Node):
     created_at: datetime = strawberry.field(description="When the ticket was created.")
-    changes_cursor: str = strawberry.field(
+    last_seq: strawberry.Private[int]
+    merged_into_id: strawberry.Private[UUID | None]
+
+    @strawberry.field(
         description=(
             "Where the feed of changes stands: `ticketActivityChanges` after it goes on from "
-            "exactly the state that the same query reads."
+            "exactly the state that the same query reads. It is another text each time, also "
+            "where nothing has changed."
         )
     )
-    merged_into_id: strawberry.Private[UUID | None]
+    def changes_cursor(self, info: Info) -> str:
+        return info.context.timeline.cursors.seal(UUID(self.id), self.last_seq)
 
     @strawberry.field(
         description=(
@@ -125,7 +129,7 @@ class Ticket(Node):
         return cls(
             id=strawberry.ID(str(ticket.id)),
             created_at=ticket.created_at,
-            changes_cursor=make_feed_cursor(ticket.id, ticket.last_seq),
+            last_seq=ticket.last_seq,
             merged_into_id=ticket.merged_into_id,
         )
 

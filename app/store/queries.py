@@ -141,6 +141,12 @@ def _feed_entry(row: Sequence[Any]) -> FeedEntry:
     return FeedEntry(seq, change_type, entry, was_private, is_private_now, characters)
 
 
+def load_cursor_key(session: Session) -> bytes:
+    """Return the key that the migration made."""
+    key: bytes = session.exec(select(rows.CURSOR_KEY.c.key)).one()
+    return key
+
+
 def has_tickets(session: Session) -> bool:
     return session.exec(select(rows.TICKET.c.id).limit(1)).first() is not None
 

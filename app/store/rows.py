@@ -19,6 +19,7 @@ TICKET: Table = _table(models.Ticket)
 NODE: Table = _table(models.Node)
 ACTIVITY: Table = _table(models.TicketActivity)
 CHANGE: Table = _table(models.TicketActivityChange)
+CURSOR_KEY: Table = _table(models.CursorKey)
 TOKEN: Table = _table(models.AccessToken)
 
 

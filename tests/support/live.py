@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-from base64 import urlsafe_b64decode
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -76,11 +75,6 @@ async def serving(app: Starlette, settings: Settings) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
-
-
-def seq_of(cursor: str) -> int:
-    """Read what clients are not to: the place in the feed that a cursor stands for."""
-    return int(urlsafe_b64decode(cursor).decode().split()[-1])
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -201,11 +202,14 @@ class Service:
     @asynccontextmanager
     async def write_lock(self) -> AsyncIterator[None]:
         """Hold the lock of the database as another process would."""
-        file = self.settings.database_url.removeprefix("sqlite+aiosqlite:///")
-        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        with closing(sqlite3.connect(self.file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             yield
             other.execute("ROLLBACK")
+
+    @property
+    def file(self) -> Path:
+        return Path(self.settings.database_url.removeprefix("sqlite+aiosqlite:///"))
 
     async def history(self, ticket_id: object) -> list[tuple[int, str, int, str | None]]:
         """Return (seq, activity id, version, message) of the ticket's changes, in order."""

@@ -1,0 +1,110 @@
+"""Cursors: places in a list or a feed, as clients carry them. Written and read here alone.
+
+A cursor of a list says no more than the entry beside it. One of a feed stands for a `seq`, which
+counts the changes of private entries too: it is sealed, so that nobody can read or make one.
+"""
+
+import re
+import secrets
+from base64 import b64decode, urlsafe_b64encode
+from functools import lru_cache
+from typing import Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+
+from app.activity.listing import Order, OrderField, Position
+from app.activity.state import Activity
+from app.activity.values import from_milliseconds, to_milliseconds
+from app.errors import InvalidInput
+
+_PLACE = re.compile(r"(created_at|updated_at) (-?\d{1,15}) ([0-9a-f]{32})", re.ASCII)
+_VERSION = re.compile(r"version (\d{1,9})", re.ASCII)
+
+
+def make_cursor(order: Order, activity: Activity) -> str:
+    """Return the place of an entry in an order."""
+    at = activity.created_at if order.field is OrderField.CREATED_AT else activity.updated_at
+    return _encode(f"{order.field.value} {to_milliseconds(at)} {activity.id.hex}")
+
+
+def parse_cursor(order: Order, cursor: str | None, name: str) -> Position | None:
+    """Read a cursor of that order. Raises InvalidInput at `name`."""
+    if cursor is None:
+        return None
+    match = _PLACE.fullmatch(_decode(cursor))
+    if not match or match[1] != order.field.value:
+        raise InvalidInput(
+            f"{name} is not a cursor of this connection in this order.", path=(name,)
+        )
+    try:
+        return Position(from_milliseconds(int(match[2])), UUID(match[3]))
+    except OverflowError:
+        raise InvalidInput(f"{name} is not a cursor of this connection.", path=(name,)) from None
+
+
+def make_revision_cursor(version: int) -> str:
+    """Return the place of a version among the revisions of an entry."""
+    return _encode(f"version {version}")
+
+
+def parse_revision_cursor(cursor: str | None) -> int:
+    """Return the version a cursor stands for, 0 for none. Raises InvalidInput at `after`."""
+    if cursor is None:
+        return 0
+    match = _VERSION.fullmatch(_decode(cursor))
+    if not match:
+        raise InvalidInput("after is not a cursor of this connection.", path=("after",))
+    return int(match[1])
+
+
+def _encode(text: str) -> str:
+    return urlsafe_b64encode(text.encode()).decode()
+
+
+def _decode(cursor: str) -> str:
+    """Return the text of a cursor, and the empty text for what is none."""
+    try:
+        return b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
+    except ValueError:
+        return ""
+
+
+KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_SEQ_BYTES: Final = 8
+_PURPOSE: Final = b"ticket-activity feed cursor 1 "
+_SEALED = re.compile(r"[A-Za-z0-9_-]{48}", re.ASCII)  # nonce, sealed `seq` and tag: 36 bytes
+
+
+class FeedCursors:
+    """Seals the places of feeds under the key of the database.
+
+    AES-GCM-SIV (RFC 8452) with a random nonce: two cursors of one place differ, and should a nonce
+    come twice, that shows at most that two cursors are the same place. The ticket is
+    authenticated with it, so that no cursor is valid in the feed of another.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCMSIV(key)
+        self.of_change = lru_cache(maxsize=1024)(self.seal)
+        """The cursor of a change, one for all who see it: it is sent to many at the same time."""
+
+    def seal(self, ticket_id: UUID, seq: int) -> str:
+        """Return a new cursor for the place after the change `seq`."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        sealed = self._cipher.encrypt(nonce, seq.to_bytes(_SEQ_BYTES), _PURPOSE + ticket_id.bytes)
+        return urlsafe_b64encode(nonce + sealed).decode()
+
+    def open(self, ticket_id: UUID, cursor: str) -> int:
+        """Return the `seq` of a cursor of that ticket's feed. Raises InvalidInput at `after`."""
+        if _SEALED.fullmatch(cursor):
+            data = b64decode(cursor, altchars=b"-_")
+            nonce, sealed = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
+            try:
+                seq = self._cipher.decrypt(nonce, sealed, _PURPOSE + ticket_id.bytes)
+                return int.from_bytes(seq)
+            except InvalidTag:
+                pass
+        raise InvalidInput("after is not a cursor of the feed of this ticket.", path=("after",))

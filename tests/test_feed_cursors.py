@@ -1,0 +1,222 @@
+"""The cursors of a feed are sealed: they say nothing, and nobody can make one."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from uuid import UUID
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.activity.cursors import KEY_BYTES, FeedCursors
+from app.errors import InvalidInput
+from app.settings import Settings
+from app.store.database import open_database
+from app.store.migrate import migrate
+from tests.support.cursors import seq_of
+from tests.support.live import (
+    FOLLOW,
+    STATE,
+    feed,
+    listening,
+    receive,
+    subscribe,
+    web_socket,
+)
+from tests.support.service import JSON, Client, Service, start
+
+QUERY = """
+query Q($ticketId: UUID!, $after: String) {
+  ticketActivityChanges(ticketId: $ticketId, after: $after) { nodes { cursor } }
+}
+"""
+
+
+@pytest.fixture
+async def origin(service: Service) -> AsyncIterator[str]:
+    async with listening(service) as origin:
+        yield origin
+
+
+@pytest.fixture
+async def author(service: Service) -> Client:
+    return await service.client()
+
+
+async def cursor_of(client: Client, ticket_id: str) -> str:
+    document = await client.graphql(STATE, id=ticket_id)
+    return str(document["data"]["ticket"]["changesCursor"])
+
+
+def error_of(document: JSON) -> tuple[str, str]:
+    [error] = document["errors"]
+    return error["extensions"]["code"], error["message"]
+
+
+async def by_query(origin: str, client: Client, ticket_id: str, after: str) -> tuple[str, str]:
+    return error_of(await client.graphql(QUERY, ticketId=ticket_id, after=after))
+
+
+async def by_web_socket(origin: str, client: Client, ticket_id: str, after: str) -> tuple[str, str]:
+    async with web_socket(origin, client.token) as ws:
+        await subscribe(ws, ticketId=ticket_id, after=after)
+        message = await receive(ws)
+        while message["type"] == "next" and "errors" not in message["payload"]:
+            message = await receive(ws)
+    payload = message["payload"]
+    return error_of({"errors": payload} if isinstance(payload, list) else payload)
+
+
+async def by_last_event_id(
+    origin: str, client: Client, ticket_id: str, after: str
+) -> tuple[str, str]:
+    body = {"query": FOLLOW, "variables": {"ticketId": ticket_id}}
+    headers = {
+        "Authorization": f"Bearer {client.token}",
+        "Accept": "text/event-stream",
+        "Last-Event-ID": after,
+    }
+    async with httpx2.AsyncClient(timeout=10) as http:
+        response = await http.post(f"{origin}/graphql", json=body, headers=headers)
+    return error_of(response.json())
+
+
+def old(ticket_id: str, seq: int) -> str:
+    """A cursor as earlier releases made them."""
+    return urlsafe_b64encode(f"changes {UUID(ticket_id).hex} {seq}".encode()).decode()
+
+
+def flipped(cursor: str, at: int) -> str:
+    data = bytearray(urlsafe_b64decode(cursor))
+    data[at] ^= 1
+    return urlsafe_b64encode(data).decode()
+
+
+FORGED: dict[str, Callable[[str, str, str], str]] = {
+    "of an earlier release": lambda ticket_id, _cursor, _other: old(ticket_id, 1),
+    "of another ticket": lambda _id, _cursor, other: other,
+    "with another nonce": lambda _id, cursor, _other: flipped(cursor, 0),
+    "with another place": lambda _id, cursor, _other: flipped(cursor, 19),
+    "with another tag": lambda _id, cursor, _other: flipped(cursor, -1),
+    "cut": lambda _id, cursor, _other: cursor[:-4],
+    "with more behind it": lambda _id, cursor, _other: f"{cursor}AAAA",
+    "under another key": lambda ticket_id, _cursor, _other: FeedCursors(b"k" * KEY_BYTES).seal(
+        UUID(ticket_id), 1
+    ),
+    "of zeros": lambda _id, _cursor, _other: "A" * 48,
+    "with a character that base64 has not": lambda _id, cursor, _other: f"{cursor[:-1]}!",
+}
+
+
+@pytest.mark.parametrize("door", [by_query, by_web_socket, by_last_event_id])
+@pytest.mark.parametrize("forged", FORGED)
+async def test_a_cursor_that_the_service_did_not_make_for_this_feed_is_refused(
+    origin: str,
+    author: Client,
+    forged: str,
+    door: Callable[[str, Client, str, str], Awaitable[tuple[str, str]]],
+) -> None:
+    ticket_id, other = await author.create_ticket(), await author.create_ticket()
+    cursor = FORGED[forged](
+        ticket_id, await cursor_of(author, ticket_id), await cursor_of(author, other)
+    )
+
+    error = await door(origin, author, ticket_id, cursor)
+
+    assert error == ("INVALID_INPUT", "after is not a cursor of the feed of this ticket.")
+
+
+async def test_a_cursor_neither_shows_nor_compares(service: Service, author: Client) -> None:
+    stranger = await service.client()
+    ticket_id = await author.create_ticket()
+    same = [await cursor_of(stranger, ticket_id) for _ in range(2)]
+    ends = [(await feed(stranger, ticket_id))["pageInfo"]["endCursor"] for _ in range(2)]
+    for _ in range(300):
+        await author.create_activity(ticket_id, isPrivate=True)
+    later = [await cursor_of(stranger, ticket_id), (await feed(stranger, ticket_id))["pageInfo"]]
+
+    cursors = [*same, *ends, later[0], later[1]["endCursor"]]
+    assert len(set(cursors)) == len(cursors), "none equals another, whether or not it changed"
+    assert {len(cursor) for cursor in cursors} == {48}
+    assert [seq_of(service.file, ticket_id, cursor) for cursor in cursors] == [1] * 4 + [301] * 2
+
+
+async def test_the_beginnings_of_two_streams_do_not_compare(origin: str, author: Client) -> None:
+    ticket_id = await author.create_ticket()
+    begun = []
+    async with web_socket(origin, author.token) as ws:
+        for number in range(3):
+            await subscribe(ws, id_=str(number), ticketId=ticket_id)
+            begun.append((await receive(ws))["payload"]["data"]["ticketActivityChanges"]["cursor"])
+
+    assert len(set(begun)) == 3
+
+
+async def test_processes_on_one_database_share_the_key(settings: Settings) -> None:
+    async with start(settings) as one, start(settings) as other:
+        author = await one.client()
+        ticket_id = await author.create_ticket()
+        cursor = await cursor_of(author, ticket_id)
+        await author.create_activity(ticket_id, message="after it")
+        elsewhere = Client(other.http, author.actor_id, author.token)
+
+        page = await feed(elsewhere, ticket_id, cursor)
+
+        assert [node["ticketActivity"]["message"] for node in page["nodes"]] == ["after it"]
+
+
+async def test_a_cursor_outlives_a_restart(settings: Settings) -> None:
+    async with start(settings) as service:
+        author = await service.client()
+        ticket_id = await author.create_ticket()
+        cursor = await cursor_of(author, ticket_id)
+    async with start(settings) as service:
+        author = Client(service.http, author.actor_id, author.token)
+
+        assert (await feed(author, ticket_id, cursor))["nodes"] == []
+
+
+async def migrated(file: Path) -> Settings:
+    url = f"sqlite+aiosqlite:///{file}"
+    database = open_database(url)
+    await migrate(database)
+    await database.close()
+    return Settings(database_url=url)
+
+
+async def test_every_database_has_a_key_of_its_own(tmp_path: Path) -> None:
+    one, other = [await migrated(tmp_path / f"{number}.db") for number in range(2)]
+    async with start(one) as service:
+        author = await service.client()
+        ticket_id = await author.create_ticket()
+        cursor = await cursor_of(author, ticket_id)
+    async with start(other) as service:
+        author = await service.client()
+        await author.create_ticket(id=ticket_id)
+
+        error = await by_query("", author, ticket_id, cursor)
+
+    assert error[0] == "INVALID_INPUT"
+
+
+cursors = FeedCursors(b"0123456789abcdef" * 2)
+
+
+@given(ticket_id=st.uuids(), seq=st.integers(0, 2**63 - 1))
+def test_a_cursor_opens_for_its_ticket_and_for_no_other(ticket_id: UUID, seq: int) -> None:
+    cursor = cursors.seal(ticket_id, seq)
+
+    assert cursors.open(ticket_id, cursor) == seq
+    with pytest.raises(InvalidInput):
+        cursors.open(UUID(int=ticket_id.int ^ 1), cursor)
+
+
+@given(
+    text=st.text()
+    | st.binary(min_size=36, max_size=36).map(lambda b: urlsafe_b64encode(b).decode())
+)
+def test_no_text_opens(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        cursors.open(UUID(int=7 << 76), text)
