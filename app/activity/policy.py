@@ -36,7 +36,7 @@ def sees_all_private(viewer: Viewer) -> bool:
 
 
 def can_see(viewer: Viewer, activity: Activity) -> bool:
-    """Whether the entry exists for the viewer. `store.queries` says the same in SQL for lists."""
+    """Return whether the entry exists for the viewer; in SQL it is `store.queries.visible_to`."""
     return activity.deleted_at is None and sees_entry(
         viewer, activity.actor_id, activity.is_private
     )

@@ -211,11 +211,17 @@ def load_revisions(
 def _listed(
     viewer: Viewer, ticket_id: UUID, wanted: Filter, index: OrderField
 ) -> list[ColumnElement[bool]]:
-    """Say `policy.can_see` and the filter in SQL, for a statement that reads along an index."""
-    conditions = [_COLUMNS.ticket_id == ticket_id, _COLUMNS.deleted_at.is_(None)]
+    """Return the conditions of a listing, for a statement that reads along an index."""
+    conditions = [_COLUMNS.ticket_id == ticket_id, *visible_to(viewer)]
+    return conditions + _created(wanted, index) + _filtered(wanted)
+
+
+def visible_to(viewer: Viewer) -> list[ColumnElement[bool]]:
+    """Return `policy.can_see` in SQL. `tests/test_visibility.py` holds the two together."""
+    conditions: list[ColumnElement[bool]] = [_COLUMNS.deleted_at.is_(None)]
     if not sees_all_private(viewer):
         conditions.append(or_(_COLUMNS.is_private.is_(False), _COLUMNS.actor_id == viewer.actor_id))
-    return conditions + _created(wanted, index) + _filtered(wanted)
+    return conditions
 
 
 def _filtered(wanted: Filter) -> list[ColumnElement[bool]]:
