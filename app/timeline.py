@@ -107,14 +107,14 @@ class View:
         _, seq = await self.feed_position(ticket_id, after)
         seq = seq or 0
         seen: list[SeenChange] = []
-        while entries := await self.snapshot.load(
+        while changes := await self.snapshot.load(
             partial(queries.load_changes, ticket_id=ticket_id, after=seq)
         ):
-            seen += as_seen(self.viewer, entries)
+            seen += as_seen(self.viewer, changes)
             if len(seen) > size:
                 seen = seen[:size]
                 return FeedPage(seen, seen[-1].seq if seen else seq, has_more=True)
-            seq = entries[-1].seq
+            seq = changes[-1].seq
         return FeedPage(seen, seq, has_more=False)
 
     async def feed_position(self, ticket_id: UUID, after: str | None) -> tuple[Ticket, int | None]:
@@ -190,8 +190,8 @@ class Timeline:
         try:
             yield Begun(seq)
             async with aclosing(self.feed.follow(ticket.id, seq)) as batches:
-                async for entries in batches:
-                    for change in as_seen(viewer, entries):
+                async for changes in batches:
+                    for change in as_seen(viewer, changes):
                         yield change
         finally:
             self._streams[viewer.token_id] -= 1

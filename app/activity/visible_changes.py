@@ -9,7 +9,7 @@ from app.auth import Viewer
 
 
 @dataclass(frozen=True, slots=True)
-class FeedEntry:
+class RecordedChange:
     """A change as the history has it. `activity` is the entry as the change left it.
 
     `was_private` is None where there was nothing before; `is_private_now` is None where there is
@@ -30,7 +30,7 @@ class SeenChange:
 
     seq: int
     change_type: ChangeType
-    entry: FeedEntry
+    recorded: RecordedChange
     activity: Activity | None
 
 
@@ -41,22 +41,22 @@ class Begun:
     seq: int
 
 
-def as_seen(viewer: Viewer, entries: Sequence[FeedEntry]) -> Iterator[SeenChange]:
+def as_seen(viewer: Viewer, changes: Sequence[RecordedChange]) -> Iterator[SeenChange]:
     """Translate changes that follow each other.
 
     What an entry held is not shown to those who do not see the entry now: of an entry that was
     deleted or made private meanwhile they learn that it is gone, and nothing else.
     """
-    now = {entry.activity.id: entry.is_private_now for entry in entries}
-    for entry in entries:
-        before = _sees(viewer, entry, entry.was_private)
-        after = can_see(viewer, entry.activity)
+    now = {change.activity.id: change.is_private_now for change in changes}
+    for change in changes:
+        before = _sees(viewer, change, change.was_private)
+        after = can_see(viewer, change.activity)
         if before and not after:
-            yield SeenChange(entry.seq, ChangeType.REMOVED, entry, None)
-        elif after and _sees(viewer, entry, now[entry.activity.id]):
+            yield SeenChange(change.seq, ChangeType.REMOVED, change, None)
+        elif after and _sees(viewer, change, now[change.activity.id]):
             change_type = ChangeType.UPDATED if before else ChangeType.ADDED
-            yield SeenChange(entry.seq, change_type, entry, entry.activity)
+            yield SeenChange(change.seq, change_type, change, change.activity)
 
 
-def _sees(viewer: Viewer, entry: FeedEntry, is_private: bool | None) -> bool:
-    return is_private is not None and sees_entry(viewer, entry.activity.actor_id, is_private)
+def _sees(viewer: Viewer, change: RecordedChange, is_private: bool | None) -> bool:
+    return is_private is not None and sees_entry(viewer, change.activity.actor_id, is_private)

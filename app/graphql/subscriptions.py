@@ -11,7 +11,6 @@ import strawberry
 
 from app.activity.cursors import FeedCursors
 from app.activity.page_arguments import parse_size
-from app.activity.state import ChangeType as StateChangeType
 from app.activity.visible_changes import Begun, SeenChange
 from app.graphql.connections import PageInfo, constant
 from app.graphql.context import Info
@@ -42,8 +41,8 @@ class TicketActivityChange:
 
     @classmethod
     def of(cls, change: SeenChange, cursors: FeedCursors) -> "TicketActivityChange":
-        entry = change.entry.activity
-        is_gone = change.change_type is StateChangeType.REMOVED
+        entry = change.recorded.activity
+        is_gone = change.change_type is ChangeType.REMOVED
         return cls(
             cursor=cursors.of_change(entry.ticket_id, change.seq),
             change_type=change.change_type,

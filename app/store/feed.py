@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from app.activity.visible_changes import FeedEntry
+from app.activity.visible_changes import RecordedChange
 from app.errors import Busy, Reconnect
 from app.store.queries import load_changes, load_last_seqs
 from app.store.reader import Reader
@@ -39,23 +39,23 @@ class _Topic:
 
     last_seq: int
     readers: int = 0
-    recent: deque[FeedEntry] = field(default_factory=deque)
+    recent: deque[RecordedChange] = field(default_factory=deque)
     characters: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def after(self, seq: int) -> list[FeedEntry] | None:
+    def after(self, seq: int) -> list[RecordedChange] | None:
         """Return the changes after a `seq`; None where some of them are not kept here any more."""
         missing = self.last_seq - seq
         if missing > len(self.recent):
             return None
         return [self.recent[index] for index in range(len(self.recent) - missing, len(self.recent))]
 
-    def extend(self, entries: Sequence[FeedEntry]) -> None:
-        self.recent.extend(entries)
-        self.characters += sum(entry.characters for entry in entries)
+    def extend(self, changes: Sequence[RecordedChange]) -> None:
+        self.recent.extend(changes)
+        self.characters += sum(change.characters for change in changes)
         while len(self.recent) > _RECENT or self.characters > _RECENT_CHARACTERS:
             self.characters -= self.recent.popleft().characters
-        self.last_seq = entries[-1].seq
+        self.last_seq = changes[-1].seq
         self.wake()
 
     def wake(self) -> None:
@@ -75,7 +75,7 @@ class Feed:
     _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS))
     _is_closing: bool = False
 
-    async def follow(self, ticket_id: UUID, seq: int) -> AsyncGenerator[list[FeedEntry]]:
+    async def follow(self, ticket_id: UUID, seq: int) -> AsyncGenerator[list[RecordedChange]]:
         """Yield the changes after a `seq`, in order and each once.
 
         Holds no session while it waits. Whoever takes long between two of them reads on from the
@@ -84,12 +84,12 @@ class Feed:
         async with self._topic(ticket_id) as topic:
             while not self._is_closing:
                 news = topic.news
-                entries = topic.after(seq)
-                if entries is None:
-                    entries = await self._load_changes(ticket_id, after=seq)
-                if entries:
-                    seq = entries[-1].seq
-                    yield entries
+                changes = topic.after(seq)
+                if changes is None:
+                    changes = await self._load_changes(ticket_id, after=seq)
+                if changes:
+                    seq = changes[-1].seq
+                    yield changes
                 else:
                     await news.wait()
         raise Reconnect("The service is shutting down; resume the stream after the last cursor.")
@@ -132,13 +132,13 @@ class Feed:
             ticket_id = self._changed.pop()
             if topic := self._topics.get(ticket_id):
                 try:
-                    while entries := await self._load_changes(ticket_id, after=topic.last_seq):
-                        topic.extend(entries)
+                    while changes := await self._load_changes(ticket_id, after=topic.last_seq):
+                        topic.extend(changes)
                 except BaseException:
                     self._changed.add(ticket_id)
                     raise
 
-    async def _load_changes(self, ticket_id: UUID, *, after: int) -> list[FeedEntry]:
+    async def _load_changes(self, ticket_id: UUID, *, after: int) -> list[RecordedChange]:
         """Read changes from the database, where few others do so at the moment."""
         work = partial(load_changes, ticket_id=ticket_id, after=after)
         async with self._reading:

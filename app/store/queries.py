@@ -34,7 +34,7 @@ from app.activity.listing import (
 )
 from app.activity.policy import sees_all_private
 from app.activity.state import ABSENT, Activity, ChangeType, Revision, Ticket
-from app.activity.visible_changes import FeedEntry
+from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
 from app.store import rows
 
@@ -118,27 +118,27 @@ def load_last_seqs(session: Session, ids: Sequence[UUID]) -> dict[UUID, int]:
 
 def load_changes(
     session: Session, ticket_id: UUID, *, after: int, size: int = FEED_PAGE_SIZE
-) -> list[FeedEntry]:
+) -> list[RecordedChange]:
     """Return changes of a ticket after a `seq`, the oldest first.
 
     There are fewer than `size` where those are all, or where their texts are large.
     """
-    found: list[FeedEntry] = []
+    found: list[RecordedChange] = []
     characters = 0
     parameters = {"ticket_id": ticket_id, "after": after, "size": size}
     for row in session.exec(_CHANGES, params=parameters):
-        found.append(_feed_entry(row))
+        found.append(_recorded_change(row))
         characters += found[-1].characters
         if characters > FEED_PAGE_CHARACTERS:
             break
     return found
 
 
-def _feed_entry(row: Sequence[Any]) -> FeedEntry:
+def _recorded_change(row: Sequence[Any]) -> RecordedChange:
     seq, change_type, was_private, is_private_now, deleted_now, characters, *activity = row
     is_private_now = None if deleted_now else is_private_now
     entry = Activity(*activity)
-    return FeedEntry(seq, change_type, entry, was_private, is_private_now, characters)
+    return RecordedChange(seq, change_type, entry, was_private, is_private_now, characters)
 
 
 def load_cursor_key(session: Session) -> bytes:
