@@ -32,7 +32,7 @@ from tests.support.service import JSON, UPDATE, Client, Clock, Service, start
 
 PAGE: Final = """
 query Page(
-  $id: UUID!, $first: Int, $after: String, $last: Int,
+  $id: ID!, $first: Int, $after: String, $last: Int,
   $filter: TicketActivityFilter, $orderBy: TicketActivityOrder
 ) {
   ticket(id: $id) {
@@ -43,7 +43,7 @@ query Page(
   }
 }
 """
-COUNT: Final = "query Count($id: UUID!) { ticket(id: $id) { activities { totalCount } } }"
+COUNT: Final = "query Count($id: ID!) { ticket(id: $id) { activities { totalCount } } }"
 
 PAGE_SIZE: Final = 20
 SLOW_ROUNDS: Final = 3

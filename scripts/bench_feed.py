@@ -23,7 +23,7 @@ from tests.support.process import Process, serve, token
 from tests.support.service import Client
 
 FOLLOW: Final = """
-subscription Follow($ticketId: UUID!) {
+subscription Follow($ticketId: ID!) {
   ticketActivityChanges(ticketId: $ticketId) {
     cursor
     change { changeType activityId ticketActivity { id message isPrivate version updatedAt } }

@@ -113,7 +113,7 @@ def inputs() -> dict[str, Body]:
     variables = {
         "200,000 ids": (ids, [1] * 200_000),
         "100,000 types": (filtered, {"types": ["VIEW"] * 100_000}),
-        "an id of 340,000 items": ("query Q($v: UUID!) { ticket(id: $v) { id } }", [1] * 340_000),
+        "an id of 340,000 items": ("query Q($v: ID!) { ticket(id: $v) { id } }", [1] * 340_000),
         "100,000 decimals": ("{ __typename }", [[1.5]] * 100_000),
         "60,000 members": ("{ __typename }", {f"m{n}": n for n in range(60_000)}),
     }

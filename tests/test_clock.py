@@ -10,7 +10,7 @@ from app.settings import Settings
 from tests.support.service import JSON, UPDATE, Client, Clock, Service, start
 
 PAGE = """
-query Page($id: UUID!, $after: String) {
+query Page($id: ID!, $after: String) {
   ticket(id: $id) {
     activities(first: 100, after: $after, orderBy: {field: UPDATED_AT}) {
       nodes { id createdAt updatedAt revisions { nodes { changedAt } } }
@@ -20,7 +20,7 @@ query Page($id: UUID!, $after: String) {
 }
 """
 CHANGES = """
-query Changes($id: UUID!) {
+query Changes($id: ID!) {
   ticketActivityChanges(ticketId: $id, first: 100) { nodes { changedAt } }
 }
 """

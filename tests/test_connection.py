@@ -22,7 +22,7 @@ from tests.support.service import CREATE_TICKET, JSON, Client, Service, start
 
 PAGE = """
 query Page(
-  $ticketId: UUID!, $first: Int, $after: String, $last: Int, $before: String,
+  $ticketId: ID!, $first: Int, $after: String, $last: Int, $before: String,
   $filter: TicketActivityFilter, $orderBy: TicketActivityOrder
 ) {
   ticket(id: $ticketId) {

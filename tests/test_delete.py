@@ -31,7 +31,7 @@ mutation Delete($input: DeleteTicketActivityInput!) {{
 {ACTIVITY_FIELDS}"""
 
 TICKET = """
-query Ticket($id: UUID!) {
+query Ticket($id: ID!) {
   ticket(id: $id) {
     mergedInto { id }
     activities { nodes { id } totalCount filteredCount }

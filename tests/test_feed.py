@@ -114,7 +114,7 @@ async def test_the_feed_of_no_ticket_is_not_found(service: Service) -> None:
 
 
 async def refused(client: Client, ticket_id: str, after: str | None) -> str:
-    query = """query Q($ticketId: UUID!, $after: String) {
+    query = """query Q($ticketId: ID!, $after: String) {
         ticketActivityChanges(ticketId: $ticketId, after: $after) { nodes { cursor } } }"""
     [error] = (await client.graphql(query, ticketId=ticket_id, after=after))["errors"]
     return str(error["extensions"]["code"])

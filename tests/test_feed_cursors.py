@@ -28,7 +28,7 @@ from tests.support.live import (
 from tests.support.service import JSON, Client, Service, start
 
 QUERY = """
-query Q($ticketId: UUID!, $after: String) {
+query Q($ticketId: ID!, $after: String) {
   ticketActivityChanges(ticketId: $ticketId, after: $after) { nodes { cursor } }
 }
 """

@@ -19,9 +19,9 @@ from app.store.migrate import alembic_config
 from tests.support.service import CREATE_ACTIVITY, JSON, UPDATE, Client, Service, start
 from tests.test_migrations import on_database
 
-MERGED_INTO = "query MergedInto($id: UUID!) { ticket(id: $id) { mergedInto { id } } }"
+MERGED_INTO = "query MergedInto($id: ID!) { ticket(id: $id) { mergedInto { id } } }"
 ENTRIES = """
-query Entries($id: UUID!) {
+query Entries($id: ID!) {
   ticket(id: $id) {
     mergedInto { id }
     activities(first: 100, filter: {types: [MERGED_INTO]}) { nodes { id metadata } }
@@ -157,7 +157,7 @@ async def test_an_edit_needs_another_ticket(
 
 
 async def service_history(client: Client, ticket_id: str) -> list[JSON]:
-    query = """query Q($id: UUID!) {
+    query = """query Q($id: ID!) {
         ticketActivityChanges(ticketId: $id, first: 100) { nodes { changeType } } }"""
     document = await client.graphql(query, id=ticket_id)
     nodes: list[JSON] = document["data"]["ticketActivityChanges"]["nodes"]
@@ -222,7 +222,7 @@ async def test_a_client_may_put_back_what_it_read_of_such_an_entry(
 async def entry_of(client: Client, tickets: list[str], kind: str) -> JSON:
     if kind == "TICKET_CREATED":
         document = await client.graphql(
-            "query Q($id: UUID!) { ticket(id: $id) { activities(first: 1) { nodes { id } } } }",
+            "query Q($id: ID!) { ticket(id: $id) { activities(first: 1) { nodes { id } } } }",
             id=tickets[0],
         )
         [node] = document["data"]["ticket"]["activities"]["nodes"]

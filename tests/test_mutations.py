@@ -177,6 +177,9 @@ async def test_system_entries_need_the_scope_to_moderate(
         ({"isPrivate": None}, "INVALID_INPUT", "isPrivate"),
         ({"metadata": None}, "INVALID_INPUT", "metadata"),
         ({"id": None}, "INVALID_INPUT", "id"),
+        ({"id": ""}, "INVALID_INPUT", "id"),
+        ({"id": "x"}, "INVALID_INPUT", "id"),
+        ({"ticketId": "x"}, "INVALID_INPUT", "ticketId"),
         ({"message": "a\0b"}, "INVALID_INPUT", "message"),
         ({"message": "x" * 65_537}, "INVALID_INPUT", "message"),
         ({"metadata": {"a": 2**63}}, "INVALID_INPUT", "metadata"),
@@ -201,7 +204,7 @@ async def test_a_creation_that_breaks_a_rule_says_where_and_leaves_no_trace(
 async def test_a_merge_sets_where_the_ticket_went(author: Client, moderator: Client) -> None:
     one, two = await author.create_ticket(), await author.create_ticket()
     await moderator.create_activity(one, activityType="MERGED_INTO", metadata={"ticketId": two})
-    query = "query Q($id: UUID!) { ticket(id: $id) { mergedInto { id } } }"
+    query = "query Q($id: ID!) { ticket(id: $id) { mergedInto { id } } }"
 
     assert (await author.graphql(query, id=one))["data"]["ticket"]["mergedInto"] == {"id": two}
 
@@ -357,10 +360,11 @@ def test_what_is_accepted_comes_back_as_the_same_value(
     ],
 )
 async def test_an_id_that_is_none_is_refused(author: Client, entry: JSON, value: Any) -> None:
-    document = await author.graphql(UPDATE, input={"ticketId": value, "activityId": entry["id"]})
-
-    [error] = document["errors"]
-    assert error["extensions"]["code"] == "INVALID_INPUT"
+    for name in ("ticketId", "activityId"):
+        payload = await update(author, entry, **{name: value})
+        [error] = payload["userErrors"]
+        assert (error["code"], error["path"]) == ("INVALID_INPUT", ["input", name])
+        assert error["message"].startswith(f"{name} must be a UUID in canonical form, such as ")
 
 
 async def test_an_id_in_capitals_is_the_same_id(author: Client, entry: JSON) -> None:

@@ -146,7 +146,7 @@ async def test_a_literal_leaves_out_members_whose_variable_is_not_given(
     author = await service.client()
     ticket_id = await author.create_ticket()
     mutation = """
-    mutation Create($ticketId: UUID!, $given: Int) {
+    mutation Create($ticketId: ID!, $given: Int) {
       createTicketActivity(input: {
         ticketId: $ticketId, activityType: COMMENT,
         metadata: { a: $given, list: [$given], object: { b: $given, kept: true }, e: NAME }
@@ -168,7 +168,7 @@ async def test_a_literal_leaves_out_members_whose_variable_is_not_given(
 ID = "019320A4-0000-7000-8000-00000000FFFF"
 
 TYPED = """
-mutation Create($ticketId: UUID!, %s) {
+mutation Create($ticketId: ID!, %s) {
   createTicketActivity(input: {
     ticketId: $ticketId, activityType: COMMENT, metadata: { a: $v, b: [$v] }
   }) { ticketActivity { metadata } userErrors { code } }
@@ -202,9 +202,9 @@ async def test_a_literal_holds_variables_of_any_type_as_the_schema_writes_them(
 async def test_a_literal_refuses_a_variable_of_an_input_type(service: Service) -> None:
     author = await service.client()
     ticket_id = await author.create_ticket()
-    variables = {"ticketId": ticket_id, "v": {"id": ID}}
+    variables = {"ticketId": ticket_id, "v": {"actorId": ID}}
 
-    document = await author.graphql(TYPED % "$v: CreateTicketInput", **variables)
+    document = await author.graphql(TYPED % "$v: TicketActivityFilter", **variables)
 
     payload = document["data"]["createTicketActivity"]
     assert payload == {"ticketActivity": None, "userErrors": [{"code": "INVALID_INPUT"}]}

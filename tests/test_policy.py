@@ -13,7 +13,7 @@ from tests.test_delete import DELETE
 MISSING = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 SECRET = "the password is swordfish"
 LIST = """
-query List($id: UUID!, $first: Int, $after: String, $last: Int, $before: String,
+query List($id: ID!, $first: Int, $after: String, $last: Int, $before: String,
            $filter: TicketActivityFilter, $orderBy: TicketActivityOrder) {
   ticket(id: $id) {
     activities(first: $first, after: $after, last: $last, before: $before,

@@ -39,7 +39,7 @@ NODES = (
     f"query Nodes($ids: [ID!]!) {{ nodes(ids: $ids) {{ ...activityFields }} }} {ACTIVITY_FIELDS}"
 )
 REVISIONS = """
-query Revisions($ticketId: UUID!, $activityId: UUID!, $id: ID!) {
+query Revisions($ticketId: ID!, $activityId: ID!, $id: ID!) {
   ticketActivity(ticketId: $ticketId, activityId: $activityId) {
     revisions { nodes { message isPrivate } totalCount }
   }
@@ -55,7 +55,7 @@ mutation Delete($input: DeleteTicketActivityInput!) {
 """
 LIST = """
 query List(
-  $ticketId: UUID!, $first: Int, $after: String, $last: Int, $before: String,
+  $ticketId: ID!, $first: Int, $after: String, $last: Int, $before: String,
   $filter: TicketActivityFilter, $orderBy: TicketActivityOrder
 ) {
   ticket(id: $ticketId) {
@@ -254,7 +254,7 @@ async def test_lists_and_counts_are_as_if_the_hidden_were_deleted(
 
 
 EVERYTHING = f"""
-query Everything($ticketId: UUID!, $activityId: UUID!, $id: ID!) {{
+query Everything($ticketId: ID!, $activityId: ID!, $id: ID!) {{
   ticketActivity(ticketId: $ticketId, activityId: $activityId) {{ ...activityFields ...past }}
   node(id: $id) {{ ...activityFields ...past }}
   ticket(id: $ticketId) {{ activities(filter: {{types: [COMMENT]}}) {{ nodes {{ ...past }} }} }}
@@ -419,7 +419,7 @@ async def test_a_private_entry_of_no_actor_is_seen_with_the_scope_alone(service:
 
 
 WHOLE = f"""
-query Whole($ticketId: UUID!) {{
+query Whole($ticketId: ID!) {{
   ticket(id: $ticketId) {{
     createdAt mergedInto {{ id }}
     activities(first: 100) {{

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support.service import Client, Service
 
+GOOD_ID = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
+
 
 @pytest.fixture
 async def author(service: Service) -> Client:
@@ -50,7 +52,7 @@ async def test_an_entry_is_found_on_its_own_ticket_only(author: Client, ticket_i
 
 
 async def test_a_query_reads_one_state(service: Service, author: Client, ticket_id: str) -> None:
-    query = """query Q($id: UUID!) { ticket(id: $id) { changesCursor
+    query = """query Q($id: ID!) { ticket(id: $id) { changesCursor
       activities(first: 100) { nodes { version } totalCount } } }"""
 
     async def write() -> None:
@@ -66,3 +68,54 @@ async def test_a_query_reads_one_state(service: Service, author: Client, ticket_
         assert versions == seq
         assert len(ticket["activities"]["nodes"]) == ticket["activities"]["totalCount"]
     await writing
+
+
+# Ids
+
+BY_ID = """
+query Q($id: ID!) {
+  node(id: $id) { id ... on Ticket { createdAt } }
+  ticket(id: $id) { id createdAt }
+  ticketActivityChanges(ticketId: $id) { nodes { activityId ticketActivity { id ticketId } } }
+}
+"""
+
+
+async def test_one_variable_finds_a_ticket_as_a_node_and_by_its_own_fields(
+    author: Client, ticket_id: str
+) -> None:
+    data = (await author.graphql(BY_ID, id=ticket_id.upper()))["data"]
+
+    [change] = data["ticketActivityChanges"]["nodes"]
+    assert data["node"] == data["ticket"]
+    assert data["ticket"]["id"] == change["ticketActivity"]["ticketId"] == ticket_id
+    assert change["activityId"] == change["ticketActivity"]["id"]
+
+
+@pytest.mark.parametrize(
+    ("field", "argument"),
+    [
+        ("ticket(id: $id) { id }", "id"),
+        (f'ticketActivity(ticketId: $id, activityId: "{GOOD_ID}") {{ id }}', "ticketId"),
+        (f'ticketActivity(ticketId: "{GOOD_ID}", activityId: $id) {{ id }}', "activityId"),
+        ("ticketActivityChanges(ticketId: $id) { nodes { cursor } }", "ticketId"),
+    ],
+)
+@pytest.mark.parametrize("id_", ["x", "", 7, GOOD_ID.replace("-", ""), f"{{{GOOD_ID}}}"])
+async def test_an_id_that_is_malformed_is_refused_by_the_name_of_its_argument(
+    author: Client, field: str, argument: str, id_: object
+) -> None:
+    document = await author.graphql(f"query Q($id: ID!) {{ {field} }}", id=id_)
+
+    [error] = document["errors"]
+    assert error["message"] == (
+        f"{argument} must be a UUID in canonical form, such as {GOOD_ID}; got {str(id_)!r}."
+    )
+    assert error["extensions"] == {"code": "INVALID_INPUT"}
+    assert error["path"] == [field.partition("(")[0]]
+
+
+async def test_a_node_of_a_malformed_id_is_null(author: Client) -> None:
+    data = (await author.graphql('{ node(id: "x") { id } nodes(ids: ["x", "y"]) { id } }'))["data"]
+
+    assert data == {"node": None, "nodes": [None, None]}

@@ -28,7 +28,7 @@ from tests.support.service import JSON, Client, Service, start
 LIMIT = 64 * 1024
 
 PAGE = """
-query Page($id: UUID!) {
+query Page($id: ID!) {
   ticket(id: $id) { activities(first: 100) { nodes { SELECTION } } }
 }
 """

@@ -13,7 +13,7 @@ from app.auth import Scope
 from tests.support.service import JSON, Client, Service
 
 REVISIONS = """
-query Revisions($ticketId: UUID!, $activityId: UUID!, $first: Int, $after: String) {
+query Revisions($ticketId: ID!, $activityId: ID!, $first: Int, $after: String) {
   ticketActivity(ticketId: $ticketId, activityId: $activityId) {
     revisions(first: $first, after: $after) {
       edges {
@@ -29,7 +29,7 @@ query Revisions($ticketId: UUID!, $activityId: UUID!, $first: Int, $after: Strin
 """
 
 LIST = """
-query List($ticketId: UUID!) {
+query List($ticketId: ID!) {
   ticket(id: $ticketId) {
     activities(first: 100) {
       nodes { id version revisions(first: 5) { nodes { version message } totalCount } }

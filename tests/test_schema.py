@@ -52,10 +52,10 @@ type Query {
   viewer: Viewer!
   node(id: ID!): Node
   nodes(ids: [ID!]!): [Node]!
-  ticket(id: UUID!): Ticket
-  ticketActivity(ticketId: UUID!, activityId: UUID!): TicketActivity
+  ticket(id: ID!): Ticket
+  ticketActivity(ticketId: ID!, activityId: ID!): TicketActivity
   ticketActivityChanges(
-    ticketId: UUID!, after: String, first: Int
+    ticketId: ID!, after: String, first: Int
   ): TicketActivityChangeConnection!
 }
 
@@ -73,7 +73,7 @@ type Ticket implements Node {
 
 type TicketActivity implements Node {
   id: ID!
-  ticketId: UUID!
+  ticketId: ID!
   ticket: Ticket!
   activityType: ActivityType!
   isPrivate: Boolean!
@@ -127,8 +127,8 @@ type Mutation {
 }
 
 input UpdateTicketActivityInput {
-  ticketId: UUID!
-  activityId: UUID!
+  ticketId: ID!
+  activityId: ID!
   message: String
   metadata: JSONObject
   metadataPatch: JSONObject
@@ -140,7 +140,7 @@ type UpdateTicketActivityPayload { ticketActivity: TicketActivity  userErrors: [
 type UserError { code: UserErrorCode!  message: String!  path: [String!] }
 
 type Subscription {
-  ticketActivityChanges(ticketId: UUID!, after: String): TicketActivityChangesPayload!
+  ticketActivityChanges(ticketId: ID!, after: String): TicketActivityChangesPayload!
 }
 
 type TicketActivityChangesPayload { cursor: String!  change: TicketActivityChange }
@@ -148,7 +148,7 @@ type TicketActivityChangesPayload { cursor: String!  change: TicketActivityChang
 type TicketActivityChange {
   cursor: String!
   changeType: ChangeType!
-  activityId: UUID!
+  activityId: ID!
   changedAt: DateTime!
   changedById: UUID
   ticketActivity: TicketActivity

@@ -14,7 +14,7 @@ from tests.support.live import feed
 from tests.support.service import Client, Service, start
 
 LIST = """
-query List($id: UUID!, $order: TicketActivityOrderField!) {
+query List($id: ID!, $order: TicketActivityOrderField!) {
   ticket(id: $id) {
     activities(first: 100, orderBy: {field: $order, direction: DESC}) {
       nodes { id } totalCount filteredCount

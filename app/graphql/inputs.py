@@ -9,7 +9,7 @@ from strawberry.types.unset import UnsetType
 
 from app.activity.commands import CreateActivity, CreateTicket, DeleteActivity, UpdateActivity
 from app.activity.state import ABSENT, AbsentType
-from app.activity.values import generate_uuid7
+from app.activity.values import generate_uuid7, parse_uuid
 from app.errors import InvalidInput
 from app.graphql.enums import ActivityType
 from app.graphql.limit_descriptions import MESSAGE_LIMIT, METADATA_LIMIT
@@ -28,7 +28,7 @@ _METADATA = f"Free data; {METADATA_LIMIT}. Left out: an empty object. Null is `I
 
 @strawberry.input(description="What `createTicket` takes.")
 class CreateTicketInput:
-    id: UUID | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_ID)
+    id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_ID)
     message: str | None = strawberry.field(
         default=None, description="The text of its `TICKET_CREATED` entry. Null or left out: none."
     )
@@ -47,8 +47,8 @@ class CreateTicketInput:
 
 @strawberry.input(description="What `createTicketActivity` takes.")
 class CreateTicketActivityInput:
-    ticket_id: UUID = strawberry.field(description="The ticket to add the entry to.")
-    id: UUID | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_ID)
+    ticket_id: strawberry.ID = strawberry.field(description="The ticket to add the entry to.")
+    id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_ID)
     activity_type: ActivityType = strawberry.field(
         description=(
             "What kind of entry it is. `TICKET_CREATED` is written by `createTicket` alone; "
@@ -74,7 +74,7 @@ class CreateTicketActivityInput:
 
     def command(self, now: datetime) -> CreateActivity:
         return CreateActivity(
-            ticket_id=self.ticket_id,
+            ticket_id=parse_uuid(self.ticket_id, "ticketId"),
             activity_id=_client_id(self.id, now),
             activity_type=self.activity_type,
             message=self.message,
@@ -88,8 +88,8 @@ class CreateTicketActivityInput:
     description="What `updateTicketActivity` takes. A field that is left out stays as it is."
 )
 class UpdateTicketActivityInput:
-    ticket_id: UUID = strawberry.field(description="The ticket the entry belongs to.")
-    activity_id: UUID = strawberry.field(description="The entry to update.")
+    ticket_id: strawberry.ID = strawberry.field(description="The ticket the entry belongs to.")
+    activity_id: strawberry.ID = strawberry.field(description="The entry to update.")
     message: str | None = strawberry.field(
         default=strawberry.UNSET,
         description=f"The new text; {MESSAGE_LIMIT}. Left out: kept. Null: cleared.",
@@ -127,8 +127,8 @@ class UpdateTicketActivityInput:
 
     def command(self, now: datetime) -> UpdateActivity:  # noqa: ARG002
         return UpdateActivity(
-            ticket_id=self.ticket_id,
-            activity_id=self.activity_id,
+            ticket_id=parse_uuid(self.ticket_id, "ticketId"),
+            activity_id=parse_uuid(self.activity_id, "activityId"),
             message=absent(self.message),
             metadata=absent(self.metadata),
             metadata_patch=absent(self.metadata_patch),
@@ -139,8 +139,8 @@ class UpdateTicketActivityInput:
 
 @strawberry.input(description="What `deleteTicketActivity` takes.")
 class DeleteTicketActivityInput:
-    ticket_id: UUID = strawberry.field(description="The ticket the entry belongs to.")
-    activity_id: UUID = strawberry.field(description="The entry to delete.")
+    ticket_id: strawberry.ID = strawberry.field(description="The ticket the entry belongs to.")
+    activity_id: strawberry.ID = strawberry.field(description="The entry to delete.")
     expected_version: int | None = strawberry.field(
         default=strawberry.UNSET,
         description=(
@@ -151,8 +151,8 @@ class DeleteTicketActivityInput:
 
     def command(self, now: datetime) -> DeleteActivity:  # noqa: ARG002
         return DeleteActivity(
-            ticket_id=self.ticket_id,
-            activity_id=self.activity_id,
+            ticket_id=parse_uuid(self.ticket_id, "ticketId"),
+            activity_id=parse_uuid(self.activity_id, "activityId"),
             expected_versions=_expected_versions(self.expected_version),
         )
 
@@ -168,8 +168,9 @@ def given(value: T | UnsetType | None, default: D, *path: str) -> T | D:
     return default if isinstance(value, UnsetType) else value
 
 
-def _client_id(value: UUID | UnsetType | None, now: datetime) -> UUID:
-    return given(value, None, "id") or generate_uuid7(now)
+def _client_id(value: strawberry.ID | UnsetType | None, now: datetime) -> UUID:
+    id_ = given(value, None, "id")
+    return generate_uuid7(now) if id_ is None else parse_uuid(id_, "id")
 
 
 def _expected_versions(value: int | UnsetType | None) -> frozenset[int] | None:

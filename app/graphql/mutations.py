@@ -141,10 +141,10 @@ class Mutation:
         ],
     ) -> DeleteTicketActivityPayload:
         result = await _submit(info, input)
-        deleted_id = None if result.errors else strawberry.ID(str(input.activity_id))
+        activity = result.activity
         return DeleteTicketActivityPayload(
-            deleted_ticket_activity_id=deleted_id,
-            ticket_activity=result.activity if result.errors else None,
+            deleted_ticket_activity_id=activity.id if activity and not result.errors else None,
+            ticket_activity=activity if result.errors else None,
             user_errors=result.errors,
         )
 

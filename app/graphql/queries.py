@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Annotated
-from uuid import UUID
 
 import strawberry
 
@@ -11,6 +10,7 @@ from app.activity.values import parse_uuid
 from app.errors import InvalidInput
 from app.graphql.context import Info
 from app.graphql.error_codes import ERRORS_DESCRIPTION
+from app.graphql.scalars import TicketID
 from app.graphql.subscriptions import TicketActivityChangeConnection, load_change_connection
 from app.graphql.types import Node, Ticket, TicketActivity, Viewer
 from app.graphql_server.complexity import ListSizes
@@ -63,9 +63,9 @@ class Query:
     async def ticket(
         self,
         info: Info,
-        id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
+        id: TicketID,
     ) -> Ticket | None:
-        return Ticket.of(await info.context.tickets.load(id))
+        return Ticket.of(await info.context.tickets.load(parse_uuid(id, "id")))
 
     @strawberry.field(
         description=(
@@ -76,11 +76,14 @@ class Query:
     async def ticket_activity(
         self,
         info: Info,
-        ticket_id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
-        activity_id: Annotated[UUID, strawberry.argument(description="The id of the entry.")],
+        ticket_id: TicketID,
+        activity_id: Annotated[
+            strawberry.ID, strawberry.argument(description="The id of the entry, a UUID.")
+        ],
     ) -> TicketActivity | None:
-        activity = await info.context.activities.load(activity_id)
-        return TicketActivity.of(activity if activity and activity.ticket_id == ticket_id else None)
+        ticket = parse_uuid(ticket_id, "ticketId")
+        activity = await info.context.activities.load(parse_uuid(activity_id, "activityId"))
+        return TicketActivity.of(activity if activity and activity.ticket_id == ticket else None)
 
     @strawberry.field(
         description=(
@@ -91,7 +94,7 @@ class Query:
     async def ticket_activity_changes(
         self,
         info: Info,
-        ticket_id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
+        ticket_id: TicketID,
         after: Annotated[
             str | None,
             strawberry.argument(
@@ -103,7 +106,7 @@ class Query:
             strawberry.argument(description="How many, at most 100. Left out or null: 20."),
         ] = None,
     ) -> TicketActivityChangeConnection:
-        return await load_change_connection(info, ticket_id, after, first)
+        return await load_change_connection(info, parse_uuid(ticket_id, "ticketId"), after, first)
 
 
 async def _find_node(info: Info, id_: str) -> Node | None:

@@ -1,7 +1,7 @@
 """The scalars of the schema: strict when read, canonical when written."""
 
 from datetime import datetime
-from typing import Any, NewType
+from typing import Annotated, Any, NewType, TypeAlias
 from uuid import UUID
 
 import strawberry
@@ -14,6 +14,11 @@ from app.errors import InvalidInput
 from app.graphql.literals import parse_json_literal
 
 JSONObject = NewType("JSONObject", dict[str, Any])
+
+TicketID: TypeAlias = Annotated[
+    strawberry.ID, strawberry.argument(description="The id of the ticket, a UUID.")
+]
+"""An argument. Whoever takes an ID that names something of ours reads it by `parse_uuid`."""
 
 
 def _parse_json_object_literal(

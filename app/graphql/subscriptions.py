@@ -11,10 +11,12 @@ import strawberry
 
 from app.activity.cursors import FeedCursors
 from app.activity.page_arguments import parse_size
+from app.activity.values import parse_uuid
 from app.activity.visible_changes import Begun, SeenChange
 from app.graphql.connections import PageInfo, constant
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
+from app.graphql.scalars import TicketID
 from app.graphql.types import TicketActivity
 
 
@@ -30,7 +32,7 @@ class TicketActivityChange:
         description="The place of the change in the feed: what comes after it is asked for by it."
     )
     change_type: ChangeType = strawberry.field(description="What the viewer sees happen.")
-    activity_id: UUID = strawberry.field(description="The entry.")
+    activity_id: strawberry.ID = strawberry.field(description="The entry.")
     changed_at: datetime = strawberry.field(description="When it happened.")
     changed_by_id: UUID | None = strawberry.field(
         description="Who did it; null where no actor did, and when the entry is gone."
@@ -46,7 +48,7 @@ class TicketActivityChange:
         return cls(
             cursor=cursors.of_change(entry.ticket_id, change.seq),
             change_type=change.change_type,
-            activity_id=entry.id,
+            activity_id=strawberry.ID(str(entry.id)),
             changed_at=entry.updated_at,
             changed_by_id=None if is_gone else entry.updated_by_id,
             ticket_activity=TicketActivity.of(change.activity),
@@ -155,7 +157,7 @@ class Subscription:
     async def ticket_activity_changes(
         self,
         info: Info,
-        ticket_id: Annotated[UUID, strawberry.argument(description="The id of the ticket.")],
+        ticket_id: TicketID,
         after: Annotated[
             str | None,
             strawberry.argument(
@@ -166,15 +168,15 @@ class Subscription:
             ),
         ] = None,
     ) -> AsyncIterator[TicketActivityChangesPayload]:
-        context = info.context
+        context, ticket = info.context, parse_uuid(ticket_id, "ticketId")
         resumed = context.last_event_id or after
-        followed = await context.timeline.follow_changes(context.viewer, ticket_id, resumed)
+        followed = await context.timeline.follow_changes(context.viewer, ticket, resumed)
 
         async def payloads() -> AsyncIterator[TicketActivityChangesPayload]:
             async with aclosing(followed) as events:
                 async for event in events:
                     yield TicketActivityChangesPayload(
-                        ticket_id=ticket_id, event=event, cursors=context.timeline.cursors
+                        ticket_id=ticket, event=event, cursors=context.timeline.cursors
                     )
 
         return payloads()

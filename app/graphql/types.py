@@ -142,7 +142,7 @@ class Ticket(Node):
 )
 class TicketActivity(Node):
     activity: strawberry.Private[state.Activity]
-    ticket_id: UUID = strawberry.field(description="The ticket the entry belongs to.")
+    ticket_id: strawberry.ID = strawberry.field(description="The ticket the entry belongs to.")
     activity_type: ActivityType = strawberry.field(description="What kind of entry it is.")
     is_private: bool = strawberry.field(
         description="Whether only its author and holders of `activity:private` see it."
@@ -183,7 +183,7 @@ class TicketActivity(Node):
         return cls(
             id=strawberry.ID(str(activity.id)),
             activity=activity,
-            ticket_id=activity.ticket_id,
+            ticket_id=strawberry.ID(str(activity.ticket_id)),
             activity_type=activity.activity_type,
             is_private=activity.is_private,
             created_at=activity.created_at,
@@ -199,7 +199,7 @@ class TicketActivity(Node):
 
     @strawberry.field(description="The ticket the entry belongs to.")
     async def ticket(self, info: Info) -> Ticket:
-        ticket = Ticket.of(await info.context.tickets.load(self.ticket_id))
+        ticket = Ticket.of(await info.context.tickets.load(self.activity.ticket_id))
         assert ticket is not None, "a foreign key holds it"  # noqa: S101
         return ticket
 

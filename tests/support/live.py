@@ -27,13 +27,13 @@ fragment change on TicketActivityChange {
 """
 
 FOLLOW = f"""
-subscription Follow($ticketId: UUID!, $after: String) {{
+subscription Follow($ticketId: ID!, $after: String) {{
   ticketActivityChanges(ticketId: $ticketId, after: $after) {{ cursor change {{ ...change }} }}
 }}
 {CHANGE}"""
 
 FEED = f"""
-query Feed($ticketId: UUID!, $after: String, $first: Int) {{
+query Feed($ticketId: ID!, $after: String, $first: Int) {{
   ticketActivityChanges(ticketId: $ticketId, after: $after, first: $first) {{
     pageInfo {{ endCursor hasNextPage }} nodes {{ ...change }}
   }}
@@ -41,7 +41,7 @@ query Feed($ticketId: UUID!, $after: String, $first: Int) {{
 {CHANGE}"""
 
 STATE = """
-query State($id: UUID!) {
+query State($id: ID!) {
   ticket(id: $id) {
     changesCursor
     activities(first: 100) { nodes { id message isPrivate version } }

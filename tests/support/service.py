@@ -58,7 +58,7 @@ mutation Create($input: CreateTicketInput!) {{
 {ACTIVITY_FIELDS}"""
 
 ACTIVITY = f"""
-query Activity($ticketId: UUID!, $activityId: UUID!) {{
+query Activity($ticketId: ID!, $activityId: ID!) {{
   ticketActivity(ticketId: $ticketId, activityId: $activityId) {{ ...activityFields }}
 }}
 {ACTIVITY_FIELDS}"""
