@@ -74,7 +74,7 @@ _PROBLEMS: Final = {
     "422": "A path parameter, a header or the body breaks a rule that the detail names.",
     "431": "The headers are larger than the limit.",
     "500": "A fault; the log has it under the requestId.",
-    "503": "Too many writes are waiting; send the request again.",
+    "503": "Too many writes are waiting, or the disk is full; Retry-After says when to repeat.",
 }
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,10 +89,15 @@ def token(database: Path, *scopes: str) -> str:
     return created.stdout.strip()
 
 
-def serve(database: Path, workers: int = 1, **settings: str) -> Process:
-    """Run `./scripts/serve` on a free port and wait until it has printed what to paste."""
+def serve(
+    database: Path, workers: int = 1, *, within: Sequence[str] = (), **settings: str
+) -> Process:
+    """Run `./scripts/serve` on a free port and wait until it has printed what to paste.
+
+    `within` is a command that runs another one.
+    """
     popen = subprocess.Popen(
-        [ROOT / "scripts" / "serve", "--workers", str(workers)],
+        [*within, ROOT / "scripts" / "serve", "--workers", str(workers)],
         env=environment(database, **settings),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
