@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         description="SQLAlchemy address of the database.",
     )
     read_connections: PositiveInt = Field(
-        default=2, description="Connections that the reads of all clients share."
+        default=4, description="Connections that the reads of all clients share."
     )
     read_queue_size: PositiveInt = Field(
         default=4096,

@@ -4,8 +4,9 @@ An operation reads through a snapshot: one state of the database, opened after t
 for its first load. Operations that ask while the connections are busy get one snapshot together,
 and their loads run as one function on the connection's thread, those by key in one statement.
 
-What takes long must not hold up the others. A load that exceeds its time on a shared connection
-raises LongRead, and its operation is run again from the start on a connection of its own.
+What takes long must not hold up the others. A load that exceeds the time of its operation on a
+shared connection raises LongRead, and the operation is run again from the start on a connection of
+its own.
 """
 
 import asyncio
@@ -27,13 +28,14 @@ from app.store.sqlite import SqliteConnection
 T = TypeVar("T")
 
 LOAD_SECONDS: Final = 0.01
-"""How long one load may take on a shared connection."""
+"""How much of a processor the loads of one operation may take on a shared connection."""
 
 HOP_SECONDS: Final = 0.02
 """Loads not begun after this wait for the next hop, so that the answers of this one go out."""
 
-SNAPSHOT_SECONDS: Final = 0.1
-"""How long a shared snapshot is kept for operations that go on loading."""
+PATIENCE_SECONDS: Final = 0.02
+"""One connection takes what waits at once. Each further one takes what has waited this much longer:
+the fewer connections there are at work, the more operations share a snapshot."""
 
 _GROUP_SIZE: Final = 256
 
@@ -44,6 +46,7 @@ class _Group:
 
     loads: list[Load] = field(default_factory=list)
     running: Sequence[Load] = ()
+    asked_at: float = field(default_factory=time.monotonic)
     size: int = 0
     open_count: int = 0
     is_over: bool = False
@@ -58,14 +61,10 @@ class _Group:
         if not self.open_count:
             self._news.set()
 
-    async def wait_for_news(self, end: float) -> None:
-        """Wait for a load, or for the last operation to end, but no longer than to `end`."""
+    async def wait_for_news(self) -> None:
+        """Wait for a load, or for the last operation to end."""
         self._news.clear()
-        try:
-            async with asyncio.timeout(end - time.monotonic()):
-                await self._news.wait()
-        except TimeoutError:
-            return
+        await self._news.wait()
 
     def end(self, error: Exception) -> None:
         """Fail what runs, what waits and what comes."""
@@ -83,6 +82,7 @@ class SharedSnapshot:
     _token_id: str
     is_long: bool = False
     _group: _Group | None = None
+    _left: float = LOAD_SECONDS
 
     async def load(self, work: Callable[[Session], T], *, is_long: bool = False) -> T:
         """Raises LongRead where the load takes too long, and from then on always."""
@@ -100,13 +100,16 @@ class SharedSnapshot:
         if self.is_long or self._group is None or self._group.is_over:
             self.is_long = True
             raise LongRead
-        answer = asyncio.get_running_loop().create_future()
-        self._group.add(Load(answer, self._reader.load_seconds(self._token_id), **load))
+        seconds = min(self._left, self._reader.load_seconds(self._token_id))
+        one = Load(asyncio.get_running_loop().create_future(), seconds, **load)
+        self._group.add(one)
         try:
-            return await answer
+            return await one.answer
         except LongRead:
             self.is_long = True
             raise
+        finally:
+            self._left -= one.taken
 
     def close(self) -> None:
         if self._group:
@@ -180,30 +183,32 @@ class Reader:
         """Serve the shared snapshots until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(self.limits.connections):
-                    tasks.create_task(self._serve())
+                for number in range(self.limits.connections):
+                    tasks.create_task(self._serve(number * PATIENCE_SECONDS))
         finally:
             while self._groups:
                 self._take().end(Busy("The service stopped; send the request again."))
             await self._long_reads.close()
 
-    async def _serve(self) -> None:
+    async def _serve(self, patience: float) -> None:
         """Give one connection to group after group; one that fails is replaced."""
         while True:
-            group = await self._next_group()
+            group = await self._next_group(patience)
             try:
                 connection = await self.database.connect_for_reads()
             except Exception as error:
                 group.end(error)
                 continue
             try:
-                await self._serve_groups(connection, group)
+                await self._serve_groups(connection, group, patience)
             except Exception as error:
                 group.end(error)
             finally:
                 await connection.close()
 
-    async def _serve_groups(self, connection: SqliteConnection, group: _Group) -> None:
+    async def _serve_groups(
+        self, connection: SqliteConnection, group: _Group, patience: float
+    ) -> None:
         while True:
             try:
                 await _serve_group(connection, group)
@@ -212,13 +217,18 @@ class Reader:
                 raise
             if not self._groups:
                 await connection.run(Session.rollback)
-            group = await self._next_group()
+            group = await self._next_group(patience)
 
-    async def _next_group(self) -> _Group:
-        while not self._groups:
-            self._wake.clear()
-            await self._wake.wait()
-        return self._take()
+    async def _next_group(self, patience: float) -> _Group:
+        """Wait for a group that has waited that long."""
+        while True:
+            if not self._groups:
+                self._wake.clear()
+                await self._wake.wait()
+            elif (left := self._groups[0].asked_at + patience - time.monotonic()) > 0:
+                await asyncio.sleep(left)
+            else:
+                return self._take()
 
     def _take(self) -> _Group:
         group = self._groups.popleft()
@@ -227,12 +237,11 @@ class Reader:
 
 
 async def _serve_group(connection: SqliteConnection, group: _Group) -> None:
-    """Run the loads of a group, until all its operations have ended or its time is over."""
-    end = time.monotonic() + SNAPSHOT_SECONDS
+    """Run the loads of a group, until all its operations have ended."""
     is_begun = False
-    while group.open_count and (group.loads or time.monotonic() < end):
+    while group.open_count:
         if not group.loads:
-            await group.wait_for_news(end)
+            await group.wait_for_news()
             continue
         group.running, group.loads = group.loads, []
         hop = _hop(connection, group.running, is_first=not is_begun)
