@@ -3,7 +3,7 @@
 The doors translate the family in one place each; whatever is not in it is a fault.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 
@@ -44,7 +44,15 @@ class NotFound(UserError):
 
 
 class Forbidden(UserError):
+    """`reasons` are the names that the message explains, for programs."""
+
     code, status = "FORBIDDEN", 403
+
+    def __init__(
+        self, message: str, *, reasons: Sequence[str], path: tuple[str | int, ...] = ()
+    ) -> None:
+        super().__init__(message, path=path)
+        self.reasons = reasons
 
 
 class VersionConflict(UserError):

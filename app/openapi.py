@@ -4,6 +4,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from app.activity.input_limits import InputLimits
+from app.activity.policy import CannotUpdateReason
 from app.activity.state import ActivityType
 from app.activity.values import UUID_PATTERN
 from app.conditions import TAGS_PATTERN
@@ -49,6 +50,11 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
                 "type": "array",
                 "items": {"type": ["string", "integer"]},
                 "description": "The argument at fault.",
+            },
+            "reasons": {
+                "type": "array",
+                "items": {"enum": [reason.value for reason in CannotUpdateReason]},
+                "description": "On 403, all that keeps the caller from updating the entry.",
             },
             "requestId": {"type": "string", "description": "Also the header X-Request-ID."},
         },

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import MethodNotAllowed, RouteNotFound, ServiceError
+from app.errors import Forbidden, MethodNotAllowed, RouteNotFound, ServiceError
 from app.http import encode_json, request_id
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -27,6 +27,8 @@ def problem(error: ServiceError, request_id: str) -> Response:
     }
     if error.path:
         document["path"] = list(error.path)
+    if isinstance(error, Forbidden):
+        document["reasons"] = list(error.reasons)
     document["requestId"] = request_id
     return Response(encode_json(document), error.status, error.headers, PROBLEM_JSON)
 

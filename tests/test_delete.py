@@ -25,7 +25,7 @@ mutation Delete($input: DeleteTicketActivityInput!) {{
   deleteTicketActivity(input: $input) {{
     deletedTicketActivityId
     ticketActivity {{ ...activityFields }}
-    userErrors {{ code message path }}
+    userErrors {{ code message path reasons }}
   }}
 }}
 {ACTIVITY_FIELDS}"""
@@ -163,6 +163,7 @@ async def test_a_deletion_is_guarded_by_the_version(author: Client, entry: JSON)
                 "code": "VERSION_CONFLICT",
                 "message": "The activity is at version 2, not at the expected one.",
                 "path": ["input", "expectedVersion"],
+                "reasons": [],
             }
         ],
     }
@@ -203,9 +204,12 @@ async def test_who_may_not_delete_is_told_why(
 
     payload = await delete(client, entry, expectedVersion=7)
 
+    # The scope to read is asked for before any argument is looked at.
+    path = ["input", "activityId"] if Scope.READ in scopes else None
     [error] = payload.pop("userErrors")
     assert payload == {"deletedTicketActivityId": None, "ticketActivity": None}
-    assert error["code"] == "FORBIDDEN"
+    assert (error["code"], error["path"]) == ("FORBIDDEN", path)
+    assert error["reasons"] == reasons
     assert [part.split(":")[0] for part in error["message"].split("; ")] == reasons
     assert await author.find(entry["ticketId"], entry["id"]) == entry
     assert len(await service.history(entry["ticketId"])) == 2

@@ -146,7 +146,12 @@ async def test_an_edit_needs_another_ticket(
     ]
     response = await moderator.put(tickets[0], entry["id"], {"metadata": metadata})
 
-    error = {"code": "INVALID_INPUT", "message": SAID, "path": ["input", "metadata"]}
+    error = {
+        "code": "INVALID_INPUT",
+        "message": SAID,
+        "path": ["input", "metadata"],
+        "reasons": [],
+    }
     for payload in payloads:
         assert (payload["ticketActivity"], payload["userErrors"]) == (None, [error])
     problem = response.json()

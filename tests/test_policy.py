@@ -144,7 +144,9 @@ async def test_what_the_entry_says_one_may_do_is_what_one_may_do(
             assert payload["userErrors"] == []
             continue
         [error] = payload["userErrors"]
-        assert error["code"] == "FORBIDDEN"
+        assert (error["code"], error["path"]) == ("FORBIDDEN", ["input", "activityId"])
+        assert error["reasons"] == reasons
         assert [reason for reason in reasons if reason in error["message"]] == reasons
     response = await viewer.put(ticket_id, id_, {"message": "again"})
     assert response.status_code == (403 if reasons else 404)
+    assert response.json().get("reasons", []) == reasons

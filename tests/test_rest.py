@@ -48,6 +48,7 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> str:
     document = response.json()
     detail = document.pop("detail")
     path = document.pop("path", ["absent"])
+    reasons = document.pop("reasons", None)
     assert document == {
         "type": "about:blank",
         "title": TITLES[status],
@@ -58,6 +59,7 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> str:
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert path
+    assert (reasons is None) is (status != 403)
     assert isinstance(detail, str)
     assert len(detail) > 10
     assert_documented(response)

@@ -27,7 +27,8 @@ _EXPLANATIONS = {
 def require_read(viewer: Viewer) -> None:
     """Raise Forbidden unless the viewer may look at timelines at all; every use case does."""
     if Scope.READ not in viewer.scopes:
-        raise Forbidden(f"MISSING_SCOPE: the token lacks the scope {Scope.READ}.")
+        reason = CannotUpdateReason.MISSING_SCOPE
+        raise Forbidden(f"{reason}: the token lacks the scope {Scope.READ}.", reasons=[reason])
 
 
 def sees_all_private(viewer: Viewer) -> bool:
@@ -83,7 +84,7 @@ def cannot_update_reasons(viewer: Viewer, activity: Activity) -> list[CannotUpda
 
 def require_update(viewer: Viewer, activity: Activity) -> None:
     if reasons := cannot_update_reasons(viewer, activity):
-        raise _forbidden(reasons)
+        raise _forbidden(reasons, "activityId")
 
 
 def require_create(viewer: Viewer, activity_type: ActivityType) -> None:
@@ -93,12 +94,13 @@ def require_create(viewer: Viewer, activity_type: ActivityType) -> None:
     if Scope.WRITE not in viewer.scopes:
         raise _forbidden([CannotUpdateReason.MISSING_SCOPE])
     if activity_type not in _CREATABLE_TYPES:
-        raise _forbidden([CannotUpdateReason.SYSTEM_ENTRY])
+        raise _forbidden([CannotUpdateReason.SYSTEM_ENTRY], "activityType")
 
 
 def require_create_ticket(viewer: Viewer) -> None:
     require_create(viewer, ActivityType.COMMENT)
 
 
-def _forbidden(reasons: list[CannotUpdateReason]) -> Forbidden:
-    return Forbidden("; ".join(f"{reason}: {_EXPLANATIONS[reason]}" for reason in reasons) + ".")
+def _forbidden(reasons: list[CannotUpdateReason], *path: str) -> Forbidden:
+    message = "; ".join(f"{reason}: {_EXPLANATIONS[reason]}" for reason in reasons) + "."
+    return Forbidden(message, reasons=reasons, path=path)

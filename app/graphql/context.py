@@ -197,3 +197,4 @@ def _version_key(activity: Activity) -> tuple[UUID, int]:
 
 
 Info: TypeAlias = strawberry.Info[Context, None]
+MutationInfo: TypeAlias = strawberry.Info[MutationContext, None]

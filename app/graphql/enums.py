@@ -77,7 +77,9 @@ _describe(
     CannotUpdateReason,
     "Why the viewer may not update or delete an entry.",
     {
-        CannotUpdateReason.MISSING_SCOPE: "The token lacks the scope `activity:write`.",
+        CannotUpdateReason.MISSING_SCOPE: (
+            "The token lacks the scope `activity:write`, or `activity:read`, which all needs."
+        ),
         CannotUpdateReason.NOT_AUTHOR: (
             "The entry is somebody else's; that needs the scope `activity:moderate`."
         ),
@@ -92,7 +94,7 @@ _describe(
     {
         UserErrorCode.NOT_FOUND: "There is no such object, or the viewer does not see it.",
         UserErrorCode.FORBIDDEN: (
-            "The token does not allow it; the message gives the `CannotUpdateReason`s."
+            "The token does not allow it, for the reasons that the error gives."
         ),
         UserErrorCode.VERSION_CONFLICT: (
             "The entry is not at `expectedVersion`; the payload carries it as it is now."

@@ -23,7 +23,11 @@ _CLIENT_ID = (
     "what exists, with other content it is `ID_TAKEN`. Left out, the service makes a UUIDv7."
 )
 _MESSAGE = f"Its text; {MESSAGE_LIMIT}. Null or left out: none."
-_METADATA = f"Free data; {METADATA_LIMIT}. Left out: an empty object. Null is `INVALID_INPUT`."
+_METADATA = f"Free data; {METADATA_LIMIT}."
+
+
+def _empty_object() -> JSONObject:
+    return JSONObject({})
 
 
 @strawberry.input(description="What `createTicket` takes.")
@@ -32,8 +36,8 @@ class CreateTicketInput:
     message: str | None = strawberry.field(
         default=None, description="The text of its `TICKET_CREATED` entry. Null or left out: none."
     )
-    metadata: JSONObject | None = strawberry.field(
-        default=strawberry.UNSET,
+    metadata: JSONObject = strawberry.field(
+        default_factory=_empty_object,
         description=f"The metadata of its `TICKET_CREATED` entry. {_METADATA}",
     )
 
@@ -41,7 +45,7 @@ class CreateTicketInput:
         return CreateTicket(
             ticket_id=_client_id(self.id, now),
             message=self.message,
-            metadata=given(self.metadata, {}, "metadata"),
+            metadata=self.metadata,
         )
 
 
@@ -58,13 +62,13 @@ class CreateTicketActivityInput:
         )
     )
     message: str | None = strawberry.field(default=None, description=_MESSAGE)
-    metadata: JSONObject | None = strawberry.field(default=strawberry.UNSET, description=_METADATA)
-    is_private: bool | None = strawberry.field(
-        default=strawberry.UNSET,
+    metadata: JSONObject = strawberry.field(default_factory=_empty_object, description=_METADATA)
+    is_private: bool = strawberry.field(
+        default=False,
         description=(
-            "Whether only its author and holders of `activity:private` see it. Left out: false. "
-            "Null is `INVALID_INPUT`, and so is true for an entry that states a fact of the "
-            "ticket: `TICKET_CREATED`, `MERGED_INTO`, `MERGED_FROM`."
+            "Whether only its author and holders of `activity:private` see it. True is "
+            "`INVALID_INPUT` for an entry that states a fact of the ticket: `TICKET_CREATED`, "
+            "`MERGED_INTO`, `MERGED_FROM`."
         ),
     )
     document_id: UUID | None = strawberry.field(
@@ -78,8 +82,8 @@ class CreateTicketActivityInput:
             activity_id=_client_id(self.id, now),
             activity_type=self.activity_type,
             message=self.message,
-            metadata=given(self.metadata, {}, "metadata"),
-            is_private=given(self.is_private, False, "isPrivate"),
+            metadata=self.metadata,
+            is_private=self.is_private,
             document_id=self.document_id,
         )
 

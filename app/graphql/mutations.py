@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Protocol
 
 import strawberry
 
 from app.activity.commands import Command
+from app.errors import Forbidden, VersionConflict
 from app.errors import UserError as ServiceUserError
-from app.errors import VersionConflict
-from app.graphql.context import Info, MutationContext
-from app.graphql.enums import UserErrorCode
+from app.graphql.context import MutationInfo
+from app.graphql.enums import CannotUpdateReason, UserErrorCode
 from app.graphql.inputs import (
     CreateTicketActivityInput,
     CreateTicketInput,
@@ -25,13 +25,24 @@ class UserError:
     code: UserErrorCode = strawberry.field(description="What happened, for programs.")
     message: str = strawberry.field(description="What happened, where and which limit, for people.")
     path: list[str] | None = strawberry.field(
-        description='The argument at fault, from the outside in: `["input", "metadata"]`.'
+        description=(
+            'The argument at fault, from the outside in: `["input", "metadata"]`. Null where none '
+            "is, as when the token lacks a scope."
+        )
+    )
+    reasons: list[CannotUpdateReason] = strawberry.field(
+        description="On `FORBIDDEN` all the reasons; empty otherwise."
     )
 
     @classmethod
     def of(cls, error: ServiceUserError) -> "UserError":
-        path = ["input", *map(str, error.path)] if error.path else None
-        return cls(code=UserErrorCode(error.code), message=error.message, path=path)
+        reasons = error.reasons if isinstance(error, Forbidden) else ()
+        return cls(
+            code=UserErrorCode(error.code),
+            message=error.message,
+            path=["input", *map(str, error.path)] if error.path else None,
+            reasons=[CannotUpdateReason(reason) for reason in reasons],
+        )
 
 
 _USER_ERRORS = "Why nothing changed; empty on success."
@@ -87,7 +98,7 @@ class Mutation:
     @strawberry.field(description="Create a ticket, with the entry that opens its timeline.")
     async def create_ticket(
         self,
-        info: Info,
+        info: MutationInfo,
         input: Annotated[CreateTicketInput, strawberry.argument(description="The new ticket.")],
     ) -> CreateTicketPayload:
         result = await _submit(info, input)
@@ -98,7 +109,7 @@ class Mutation:
     @strawberry.field(description="Add an entry of the viewer's own to a ticket's timeline.")
     async def create_ticket_activity(
         self,
-        info: Info,
+        info: MutationInfo,
         input: Annotated[
             CreateTicketActivityInput, strawberry.argument(description="The new entry.")
         ],
@@ -116,7 +127,7 @@ class Mutation:
     )
     async def update_ticket_activity(
         self,
-        info: Info,
+        info: MutationInfo,
         input: Annotated[
             UpdateTicketActivityInput,
             strawberry.argument(description="Which entry, and what to change."),
@@ -135,7 +146,7 @@ class Mutation:
     )
     async def delete_ticket_activity(
         self,
-        info: Info,
+        info: MutationInfo,
         input: Annotated[
             DeleteTicketActivityInput, strawberry.argument(description="Which entry.")
         ],
@@ -160,12 +171,11 @@ class _Result:
     errors: list[UserError]
 
 
-async def _submit(info: Info, input_: _Input) -> _Result:
+async def _submit(info: MutationInfo, input_: _Input) -> _Result:
     """Carry out a mutation; here alone expected errors become data."""
-    context = cast("MutationContext", info.context)
+    context = info.context
     try:
-        command = input_.command(context.timeline.clock())
-        outcome = await context.submit(command)
+        outcome = await context.submit(input_.command(context.timeline.clock()))
     except ServiceUserError as error:
         current = error.current if isinstance(error, VersionConflict) else None
         return _Result(None, TicketActivity.of(current), [UserError.of(error)])

@@ -33,7 +33,7 @@ UPDATE = f"""
 mutation Update($input: UpdateTicketActivityInput!) {{
   updateTicketActivity(input: $input) {{
     ticketActivity {{ ...activityFields }}
-    userErrors {{ code message path }}
+    userErrors {{ code message path reasons }}
   }}
 }}
 {ACTIVITY_FIELDS}"""
@@ -42,7 +42,7 @@ CREATE_ACTIVITY = f"""
 mutation Create($input: CreateTicketActivityInput!) {{
   createTicketActivity(input: $input) {{
     ticketActivity {{ ...activityFields }}
-    userErrors {{ code message path }}
+    userErrors {{ code message path reasons }}
   }}
 }}
 {ACTIVITY_FIELDS}"""
@@ -52,7 +52,7 @@ mutation Create($input: CreateTicketInput!) {{
   createTicket(input: $input) {{
     ticket {{ id createdAt mergedInto {{ id }} }}
     ticketActivity {{ ...activityFields }}
-    userErrors {{ code message path }}
+    userErrors {{ code message path reasons }}
   }}
 }}
 {ACTIVITY_FIELDS}"""
