@@ -21,7 +21,8 @@ def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:
 
 def test_every_script_is_in_the_table() -> None:
     scripts = Path(__file__).parent.parent / "scripts"
-    names = {f"`scripts/{file.name}`" for file in scripts.iterdir() if not file.suffix}
+    files = [file for file in scripts.iterdir() if file.is_file() and not file.suffix]
+    names = {f"`scripts/{file.name}`" for file in files}
 
     assert {name for name in names if f"| {name} |" not in README} == {"`scripts/install`"}
 

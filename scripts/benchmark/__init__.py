@@ -1,0 +1,1 @@
+"""Measures this service beside a textbook service and a ceiling; `scripts/bench` runs it."""
