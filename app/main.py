@@ -157,6 +157,7 @@ def _graphql_endpoint(
         max_response_bytes=settings.max_response_bytes,
         allow_introspection=settings.introspection,
         hide_suggestions=not settings.suggestions,
+        compile_operations=settings.compile_operations,
     )
     return GraphQLEndpoint(
         operations=Operations(

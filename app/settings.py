@@ -121,6 +121,10 @@ class Settings(BaseSettings):
         default=16 * KIB * KIB,
         description="Largest answer to a GraphQL operation or event, in bytes.",
     )
+    compile_operations: bool = Field(
+        default=True,
+        description="Compile operations; the interpreter, graphql-core, answers the same, slower.",
+    )
     introspection: bool = Field(default=True, description="Answer questions about the schema.")
     suggestions: bool = Field(
         default=True, description="Suggest names of the schema where a document has a wrong one."

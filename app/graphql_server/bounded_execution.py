@@ -1,7 +1,7 @@
 """graphql-core's execution, ended as soon as the answer is too large."""
 
 from collections.abc import Sized
-from typing import Any, cast
+from typing import Any
 
 from graphql import GraphQLError, OperationType, located_error
 from graphql.pyutils import Path
@@ -18,15 +18,9 @@ class BoundedExecution(StrawberryGraphQLCoreExecutionContext):
     It overrides methods that graphql-core does not promise to keep.
     """
 
-    def __init__(self, *args: Any, max_response_bytes: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, size: ResponseSize, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._max_response_bytes = max_response_bytes
-        self._size = ResponseSize(max_response_bytes)
-
-    def build_per_event_executor(self, payload: Any) -> "BoundedExecution":
-        execution = cast("BoundedExecution", super().build_per_event_executor(payload))
-        execution._size = ResponseSize(self._max_response_bytes)
-        return execution
+        self._size = size
 
     def execute_field(
         self, parent_type: Any, source: Any, details: Any, path: Path, position: Any

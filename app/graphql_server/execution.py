@@ -1,4 +1,4 @@
-"""Parse, validate and execute GraphQL on the schema's core.
+"""Parse, validate and execute GraphQL on the schema's core, compiled once for each operation.
 
 Strawberry's own `Schema.execute` costs half a millisecond a request and runs the first of two
 operations when none is named. This module knows no HTTP.
@@ -35,12 +35,11 @@ from graphql import (
     visit,
 )
 from strawberry import Schema
-from strawberry.execution import optimized_is_awaitable
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from app.errors import Busy, InvalidInput, QueryTooComplex, Reconnect
-from app.graphql_server.bounded_execution import BoundedExecution
+from app.graphql_server.compiler import Compiler, Execution
 from app.graphql_server.complexity import ListSizes, QueryLimits, check_document
 from app.graphql_server.errors import (
     OPERATION_NOT_RESOLVED,
@@ -56,6 +55,7 @@ from app.graphql_server.introspection import (
     is_only_introspection,
 )
 from app.graphql_server.list_variables import ListVariable, check_lists, list_variables
+from app.graphql_server.response_size import ResponseSize
 from app.http import encode_json
 
 # The rules of the specification, and the two that Strawberry always adds to them.
@@ -116,6 +116,7 @@ class Executor:
         max_response_bytes: int = 16 * 1024 * 1024,
         allow_introspection: bool = True,
         hide_suggestions: bool = False,
+        compile_operations: bool = True,
     ) -> None:
         if schema.extensions or schema.directives:
             raise ValueError("Schema extensions and operation directives would not be run.")
@@ -132,6 +133,12 @@ class Executor:
         if not allow_introspection:
             self._rules += (NoSchemaIntrospectionCustomRule,)
         self._hide_suggestions = hide_suggestions
+        self.compiler = Compiler(
+            schema,
+            max_errors=max_errors,
+            hide_suggestions=hide_suggestions,
+            is_compiling=compile_operations,
+        )
         self._shared = SharedEvents()
 
     def prepare(self, text: str, operation_name: str | None) -> Operation:
@@ -161,8 +168,8 @@ class Executor:
         """Execute a query or mutation; raise RequestErrors where the variables do not fit it."""
         if kept := self._introspected.get(operation.document, operation.name):
             return cast("Result", kept)
-        execution = self._build(operation, variables, context, extensions)
-        result = await _result(execution.execute_operation())
+        execution = self._begin(operation, variables, context, extensions)
+        result = await _result(execution.run())
         if operation.is_introspection:
             self._introspected.put(operation.document, operation.name, result)
         return result
@@ -186,8 +193,8 @@ class Executor:
         stream raises what its source raises. Where anything is BUSY both raise Reconnect, so that
         the client resumes after the last event and receives none in part.
         """
-        execution = self._build(operation, variables, context, extensions)
-        source = create_source_event_stream(execution)
+        execution = self._begin(operation, variables, context, extensions)
+        source = create_source_event_stream(execution.core)
         if isawaitable(source):
             source = await source
         if isinstance(source, ExecutionResult):
@@ -199,7 +206,7 @@ class Executor:
 
     async def _events(
         self,
-        execution: Any,
+        execution: Execution,
         key: tuple[Hashable, ...],
         source: Any,
         around_event: AroundEvent,
@@ -214,8 +221,10 @@ class Executor:
             except Busy as error:
                 raise Reconnect(error.message) from None
 
-    async def _execute_event(self, execution: Any, shared_key: Hashable, payload: Payload) -> Event:
-        executed = execution.build_per_event_executor(payload).execute_operation(False)
+    async def _execute_event(
+        self, execution: Execution, shared_key: Hashable, payload: Payload
+    ) -> Event:
+        executed = execution.of_event(payload, ResponseSize(self._max_response_bytes)).run()
         result = await _result(executed)
         _require_not_busy(result.errors)
         event = event_of(result, payload.event_id)
@@ -224,31 +233,22 @@ class Executor:
             self._shared.put(shared_key, event)
         return event
 
-    def _build(
+    def _begin(
         self,
         operation: Operation,
         variables: Mapping[str, Any] | None,
         context: object,
         extensions: Mapping[str, Any] | None,
-    ) -> BoundedExecution:
-        self._check_variables(operation, variables or {})
-        # Built here rather than by graphql-core's `execute`, which answers variables that do not
-        # fit and an error that reached the root alike.
-        execution = BoundedExecution.build(
-            self._schema,
-            operation.document,
-            context_value=context,
-            raw_variable_values=cast("dict[str, Any] | None", variables),
-            operation_name=operation.name,
-            max_coercion_errors=self._max_errors,
-            is_awaitable=cast("Any", optimized_is_awaitable),
-            hide_suggestions=self._hide_suggestions,
-            operation_extensions=extensions,
-            max_response_bytes=self._max_response_bytes,
+    ) -> Execution:
+        inputs = variables or {}
+        self._check_variables(operation, inputs)
+        size = ResponseSize(self._max_response_bytes)
+        execution = self.compiler.begin(
+            operation.document, operation.name, inputs, context, extensions, size
         )
         if isinstance(execution, list):
             raise RequestErrors(execution, InvalidInput.code)
-        return cast("BoundedExecution", execution)
+        return execution
 
     def _check_variables(self, operation: Operation, variables: Mapping[str, Any]) -> None:
         try:

@@ -5,6 +5,10 @@ hundred entries are a short query and an answer of 587 MB. An executor counts ea
 leaf value here as it completes it, before the next one is resolved.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from types import CoroutineType
+
 from app.errors import ResponseTooLarge
 from app.http import encode_json
 
@@ -16,16 +20,20 @@ _ITEM_BYTES = 5
 _CHARACTER_BYTES = 6
 
 
+def field_size(response_key: str) -> int:
+    return len(response_key) + _FIELD_BYTES
+
+
 class ResponseSize:
     """Counts the bytes of one answer, as JSON in UTF-8, and never too few.
 
     One for each operation, and for each event of a subscription. Every executor calls `add_field`
-    for each field (or `add` with the sum for a selection set), `add_list` for each list and
-    `add_leaf` for each value of a scalar or an enum, as it is sent. All three raise
+    for each field, `add_list` for each list and `add_leaf` for each value of a scalar or an enum,
+    as it is sent, or `add_leaves` or `add_object` for many fields with their values. All raise
     ResponseTooLarge, which must end the operation rather than one field of it.
     """
 
-    __slots__ = ("_bytes", "_limit", "_texts")
+    __slots__ = ("_bytes", "_limit", "_objects", "_texts")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -33,6 +41,7 @@ class ResponseSize:
         # Texts counted as if each character took the most. They are measured only when that
         # would be too much, so that an answer of the usual size is encoded once and not twice.
         self._texts: list[str] = []
+        self._objects: list[tuple[int, Mapping[str, object], Sequence[str]]] = []
 
     def add(self, size: int) -> None:
         self._bytes += size
@@ -40,7 +49,7 @@ class ResponseSize:
             self._measure()
 
     def add_field(self, response_key: str) -> None:
-        self.add(len(response_key) + _FIELD_BYTES)
+        self.add(field_size(response_key))
 
     def add_list(self, length: int) -> None:
         self.add((length + 2) * _ITEM_BYTES)
@@ -49,20 +58,43 @@ class ResponseSize:
         if isinstance(value, str):
             self._texts.append(value)
             self.add(_most(value))
-        elif isinstance(value, dict | list):
-            self.add(len(encode_json(value)))
         else:
-            self.add(len(str(value)))
+            self.add(value_size(value))
+
+    def add_leaves(self, size: int, values: Iterable[object]) -> None:
+        """Add fields that take `size` with their values; those that are yet to come count later."""
+        self.add(size)
+        for value in values:
+            if value is not None and type(value) is not CoroutineType:
+                self.add_leaf(value)
+
+    def add_object(
+        self, estimate: int, size: int, fields: Mapping[str, object], names: Sequence[str]
+    ) -> None:
+        """Add some fields of an object: at most `estimate` bytes, `size` of them for the fields."""
+        self._objects.append((estimate - size, fields, names))
+        self.add(estimate)
 
     def _measure(self) -> None:
-        self._bytes -= sum(map(_most, self._texts))
-        for text in self._texts:
-            self._bytes += len(encode_json(text))
+        self._bytes -= sum(map(_most, self._texts)) + sum(most for most, *_ in self._objects)
+        values = chain(
+            self._texts, (fields[name] for _, fields, names in self._objects for name in names)
+        )
+        for value in values:
+            self._bytes += value_size(value)
             if self._bytes > self._limit:
                 break
         self._texts.clear()
+        self._objects.clear()
         if self._bytes > self._limit:
             raise ResponseTooLarge(f"The answer is larger than {self._limit} bytes; ask for less.")
+
+
+def value_size(value: object) -> int:
+    """Return the bytes of a leaf value, beside the null that counts for it in any case."""
+    if isinstance(value, str | dict | list):
+        return len(encode_json(value))
+    return 0 if value is None else len(str(value))
 
 
 def _most(text: str) -> int:
