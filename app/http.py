@@ -3,8 +3,8 @@
 It knows requests, responses and the error family, but neither GraphQL nor tickets.
 """
 
-import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -12,58 +12,15 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from app.errors import (
-    InvalidInput,
     PayloadTooLarge,
     UnsupportedMediaType,
 )
-from app.numerals import parse_decimal
+from app.json_text import parse_json
 
 JSON = "application/json"
 
 
-# JSON
-
-
-def _refuse_constant(name: str) -> None:
-    raise InvalidInput(f"{name} is not JSON.")
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_decimal)
-# Only trees are ever encoded, so nothing needs to look for circles.
-_encoder = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-)
-_ascii_encoder = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
-
-
-def encode_json(value: object) -> bytes:
-    """Encode compact JSON in UTF-8."""
-    try:
-        return _encoder.encode(value).encode()
-    except UnicodeEncodeError:
-        # A lone surrogate, echoed from the request, has no UTF-8; as an escape it is still JSON.
-        return _ascii_encoder.encode(value).encode()
-
-
-def parse_json(text: str, subject: str) -> object:
-    """Parse strict JSON (RFC 8259); `subject` names the text in the InvalidInput raised.
-
-    An integer or a nesting that Python can hold passes: the domain has its own bounds. A decimal
-    that a float may have rounded is a WrittenFloat.
-    """
-    if text.startswith("\ufeff"):
-        raise InvalidInput(f"{subject} starts with a byte order mark, which is not JSON.")
-    try:
-        return _decoder.decode(text)
-    except InvalidInput as error:
-        raise InvalidInput(f"{subject} is not valid JSON: {error.message}") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidInput(f"{subject} is not valid JSON: {error.msg} at {where}.") from None
-    except RecursionError:
-        raise InvalidInput(f"{subject} is not accepted: it is nested too deeply.") from None
-    except ValueError:  # int() refuses thousands of digits (CVE-2020-10735)
-        raise InvalidInput(f"{subject} is not accepted: an integer has too many digits.") from None
+# The body
 
 
 async def read_json(request: Request, max_bytes: int) -> object:
@@ -80,11 +37,7 @@ async def read_json(request: Request, max_bytes: int) -> object:
         )
     _require_no_coding(request.headers.getlist("content-encoding"))
     body = await _read_body(request, max_bytes)
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"Request body is not valid UTF-8 at byte {error.start}.") from None
-    return parse_json(text.removeprefix("\ufeff"), "Request body")
+    return parse_json(body.removeprefix(BOM_UTF8), "Request body")
 
 
 def _require_no_coding(values: list[str]) -> None:

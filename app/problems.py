@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.errors import Forbidden, MethodNotAllowed, RouteNotFound, ServiceError
-from app.http import encode_json, request_id
+from app.http import request_id
+from app.json_text import encode_json
 
 PROBLEM_JSON: Final = "application/problem+json"
 

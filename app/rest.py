@@ -17,7 +17,8 @@ from app.activity.values import format_datetime, parse_uuid
 from app.authentication import Authenticate
 from app.conditions import Preconditions, read_preconditions
 from app.errors import InvalidInput, VersionConflict
-from app.http import encode_json, read_json, request_id
+from app.http import read_json, request_id
+from app.json_text import encode_json
 from app.openapi import openapi_document
 from app.problems import problem
 from app.timeline import Timeline

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.graphql_server.complexity import QueryLimits
 from app.graphql_server.execution import Executor, Result
-from app.http import encode_json
+from app.json_text import encode_json
 from app.settings import Settings
 from tests.support.door import SCHEMA
 from tests.support.live import (

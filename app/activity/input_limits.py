@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, TypeAlias
 
-from app.activity.values import dump_json
 from app.errors import InvalidInput
+from app.json_text import encode_json
 from app.numerals import WrittenFloat, is_rounded
 
 _PLACE_LENGTH = 120
@@ -62,7 +62,7 @@ def check_json_object(value: object, limits: InputLimits, name: str) -> None:
             raise _too_large(limits, name)
         _check_values(place, container, name)
         pending += _inner_containers(place, depth, container)
-    if len(dump_json(value).encode()) > limits.max_metadata_bytes:
+    if len(encode_json(value)) > limits.max_metadata_bytes:
         raise _too_large(limits, name)
 
 

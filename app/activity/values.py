@@ -84,12 +84,7 @@ def parse_datetime(value: object, *path: str) -> datetime:
 
 
 def format_datetime(value: datetime) -> str:
-    return f"{value:%Y-%m-%dT%H:%M:%S}.{value.microsecond // 1000:03d}Z"
-
-
-def dump_json(value: object) -> str:
-    """Write compact JSON. Never NaN or Infinity, which are not JSON."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return f"{value.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def is_same_json(one: object, other: object) -> bool:

@@ -36,7 +36,8 @@ from app.graphql_server.events import Event
 from app.graphql_server.execution import Executor, Operation, Result, event_of
 from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stream_head
 from app.graphql_server.streams import Guard, StreamLimits
-from app.http import JSON, encode_json, parse_json, preferred_type, read_json, request_id
+from app.http import JSON, preferred_type, read_json, request_id
+from app.json_text import encode_json, parse_json
 
 GRAPHQL_RESPONSE_JSON = "application/graphql-response+json"
 HTML = "text/html"

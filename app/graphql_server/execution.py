@@ -56,7 +56,7 @@ from app.graphql_server.introspection import (
 )
 from app.graphql_server.list_variables import ListVariable, check_lists, list_variables
 from app.graphql_server.response_size import ResponseSize
-from app.http import encode_json
+from app.json_text import encode_json
 
 # The rules of the specification, and the two that Strawberry always adds to them.
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)

@@ -10,7 +10,7 @@ from itertools import chain
 from types import CoroutineType
 
 from app.errors import ResponseTooLarge
-from app.http import encode_json
+from app.json_text import encode_json
 
 # `"key":` and a comma, and a null in the place of a value.
 _FIELD_BYTES = 4 + 4

@@ -15,7 +15,7 @@ from app.errors import Busy, Reconnect, Unauthenticated
 from app.graphql_server.errors import errors_of, log_fault
 from app.graphql_server.events import Event
 from app.graphql_server.streams import Guard, each, encode_event, first_of
-from app.http import encode_json
+from app.json_text import encode_json
 
 EVENT_STREAM: Final = "text/event-stream"
 

@@ -10,7 +10,7 @@ from typing import Generic, NoReturn, TypeVar
 from app.errors import Busy, Reconnect
 from app.graphql_server.errors import format_errors
 from app.graphql_server.events import Event
-from app.http import encode_json
+from app.json_text import encode_json
 
 ViewerT = TypeVar("ViewerT")
 

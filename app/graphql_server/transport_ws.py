@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Any, Final, TypeAlias
 
 from app.errors import InvalidInput, TooManyStreams
-from app.http import encode_json, parse_json
+from app.json_text import encode_json, parse_json
 
 PROTOCOL: Final = "graphql-transport-ws"
 

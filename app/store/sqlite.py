@@ -4,7 +4,6 @@ Every await on a cursor of aiosqlite is a hop to its thread and back. A function
 costs one hop, however many statements it executes.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from sqlalchemy import URL, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from app.activity.values import dump_json
+from app.json_text import dump_json, load_json
 from app.store.errors import DatabaseUnusable
 
 T = TypeVar("T")
@@ -111,7 +110,7 @@ class SqliteConnection:
             creator=lambda: raw,
             poolclass=StaticPool,
             json_serializer=dump_json,
-            json_deserializer=json.loads,
+            json_deserializer=load_json,
             hide_parameters=True,  # what people wrote does not belong into a log
         )
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))

@@ -1,0 +1,90 @@
+"""JSON between bytes and values: by orjson where it reads and writes what we promise, else by json.
+
+orjson reads an integer beyond 64 bits as a float and does not say whether it rounded a decimal, so
+a text that may hold such a number goes to the strict decoder, and so does one that orjson refuses:
+the decoder knows the reason to tell. What both accept they read alike (tests/test_json_text.py).
+"""
+
+import json
+import re
+from typing import Any, Final
+
+import orjson
+
+from app.errors import InvalidInput
+from app.numerals import parse_decimal
+
+# A number that is not a short integer, wherever JSON may have one; in a string it does no harm.
+_DOUBTFUL_NUMBER: Final = re.compile(rb"(?:^|[:\[,\s])-?(?:[0-9]+[.eE]|[0-9]{18}|0[,\]}\s])")
+
+
+def _refuse_constant(name: str) -> None:
+    raise InvalidInput(f"{name} is not JSON.")
+
+
+_decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_decimal)
+# Only trees are ever encoded, so nothing needs to look for circles.
+_encoder: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+)
+_ascii_encoder: Final = json.JSONEncoder(
+    allow_nan=False, check_circular=False, separators=(",", ":")
+)
+
+
+def encode_json(value: object) -> bytes:
+    """Encode compact JSON in UTF-8. There must be no NaN and no Infinity in it."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return _encode_slowly(value)
+
+
+def _encode_slowly(value: object) -> bytes:
+    """Encode what orjson does not: integers beyond 64 bits, floats that remember their text."""
+    try:
+        return _encoder.encode(value).encode()
+    except UnicodeEncodeError:
+        # A lone surrogate, echoed from the request, has no UTF-8; as an escape it is still JSON.
+        return _ascii_encoder.encode(value).encode()
+
+
+def dump_json(value: object) -> str:
+    """Write compact JSON, for the database."""
+    return encode_json(value).decode()
+
+
+def load_json(text: str | bytes) -> Any:
+    """Read what `dump_json` wrote."""
+    return orjson.loads(text)
+
+
+def parse_json(text: str | bytes, subject: str) -> object:
+    """Parse strict JSON (RFC 8259); `subject` names the text in the InvalidInput raised.
+
+    An integer or a nesting that Python can hold passes: the domain has its own bounds. A decimal
+    that a float may have rounded is a WrittenFloat.
+    """
+    try:
+        encoded = text.encode() if isinstance(text, str) else text
+        if not _DOUBTFUL_NUMBER.search(encoded):
+            return orjson.loads(encoded)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        pass
+    return _parse_slowly(text, subject)
+
+
+def _parse_slowly(text: str | bytes, subject: str) -> object:
+    try:
+        return _decoder.decode(text if isinstance(text, str) else text.decode())
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{subject} is not valid UTF-8 at byte {error.start}.") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{subject} is not valid JSON: {error.message}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidInput(f"{subject} is not valid JSON: {error.msg} at {where}.") from None
+    except RecursionError:
+        raise InvalidInput(f"{subject} is not accepted: it is nested too deeply.") from None
+    except ValueError:  # int() refuses thousands of digits (CVE-2020-10735)
+        raise InvalidInput(f"{subject} is not accepted: an integer has too many digits.") from None
