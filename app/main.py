@@ -79,6 +79,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     )
     # Starlette sends /graphql/ to whatever address the Host header names.
     app.router.redirect_slashes = False
+    app.state.timeline = timeline
     app.state.end_streams = timeline.feed.close
     return app
 
@@ -92,6 +93,7 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
             long_connections=settings.long_read_connections,
             long_reads_per_token=settings.max_long_reads_per_token,
             queue_size=settings.read_queue_size,
+            search_characters=settings.max_search_characters,
         ),
     )
     limits = InputLimits(

@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     max_long_reads_per_token: PositiveInt = Field(
         default=2, description="Long reads that one token may run at a time, in each process."
     )
+    max_search_characters: PositiveInt = Field(
+        default=256_000_000,
+        description="Characters that the text searches of one operation may look through.",
+    )
     write_queue_size: PositiveInt = Field(
         default=4096,
         description="Commands that may wait for the writer; one more is answered BUSY.",

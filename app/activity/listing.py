@@ -65,7 +65,7 @@ class Filter:
     @property
     def words(self) -> list[str]:
         """What must all be in the message, in any case and order, whole words or parts of them."""
-        return (self.text or "").casefold().split()
+        return list(dict.fromkeys((self.text or "").casefold().split()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ class MutationContext(Context):
 
     def __init__(self, timeline: Timeline, viewer: Viewer, deadline_seconds: float) -> None:
         self._deadline_seconds = deadline_seconds
-        self._own = timeline.reader.own_snapshot(viewer.token_id)
+        self._own = timeline.reader.own_snapshot(viewer.token_id, is_patient=True)
         super().__init__(timeline, viewer, self._own)
 
     async def submit(self, command: Command) -> Outcome:
@@ -103,7 +103,8 @@ class MutationContext(Context):
 
     async def _begin_payload(self, *, is_committed: bool) -> None:
         await self._own.close()
-        self._own = self.timeline.reader.own_snapshot(self.viewer.token_id)
+        # What is committed is answered: it waits behind other reads, up to its deadline.
+        self._own = self.timeline.reader.own_snapshot(self.viewer.token_id, is_patient=True)
         self.renew(PayloadSnapshot(self._own, self._deadline_seconds, is_committed=is_committed))
 
 

@@ -10,7 +10,7 @@ ERROR_CODES: Final = {
     "GRAPHQL_PARSE_FAILED": "The document is not GraphQL, or too long.",
     "GRAPHQL_VALIDATION_FAILED": "The document does not fit the schema.",
     "OPERATION_RESOLUTION_FAILURE": "`operationName` does not name one operation of the document.",
-    "QUERY_TOO_COMPLEX": "The document is over a limit that the message names.",
+    "QUERY_TOO_COMPLEX": "The operation is over a limit that the message names.",
     "RESPONSE_TOO_LARGE": (
         "The answer would be too large: ask for less. What a mutation wrote stands; the message "
         "says up to which field."

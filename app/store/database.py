@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlmodel import Session
 
 from app.store.errors import CommitFailed, DatabaseUnusable
@@ -41,7 +41,13 @@ class Database:
         An error in the function rolls everything back. Raises CommitFailed where the COMMIT fails.
         """
         connection = await self._write_connection()
-        return await connection.run(partial(_in_transaction, work))
+        try:
+            return await connection.run(partial(_in_transaction, work))
+        except (DBAPIError, CommitFailed):
+            # Whatever state it is in, the next unit of work begins on a new one.
+            self._writing = None
+            await connection.close()
+            raise
 
     async def read(self, work: Callable[[Session], T]) -> T:
         """Run a function that reads one state of the database, on a connection opened for it."""
@@ -75,9 +81,9 @@ class Database:
         finally:
             await connection.close()
 
-    async def truncate_log(self) -> None:
-        """Give the disk space of the write-ahead log back, where nobody reads it."""
-        await (await self._write_connection()).truncate_log()
+    async def truncate_log(self) -> bool:
+        """Give the disk space of the write-ahead log back; False where somebody reads it."""
+        return await (await self._write_connection()).truncate_log()
 
     async def close(self) -> None:
         if self._writing:

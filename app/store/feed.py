@@ -132,7 +132,10 @@ class Feed:
             ticket_id = self._changed.pop()
             if topic := self._topics.get(ticket_id):
                 try:
-                    while changes := await self._load_changes(ticket_id, after=topic.last_seq):
+                    # What is new does not wait its turn behind those who catch up.
+                    while changes := await self._load(
+                        partial(load_changes, ticket_id=ticket_id, after=topic.last_seq)
+                    ):
                         topic.extend(changes)
                 except BaseException:
                     self._changed.add(ticket_id)

@@ -6,13 +6,15 @@ interrupted where it runs.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from app.errors import QueryTooComplex
 from app.store.errors import LongRead
 from app.store.sqlite import SqliteConnection, is_interrupted
 
@@ -25,8 +27,8 @@ _WALL_SECONDS: Final = 0.5
 Batch = Callable[[Session, Sequence[K]], Mapping[K, V]]
 """A load by keys, which can serve many callers with one statement."""
 
-_KEYS_PER_HOP: Final = 1000
-"""Keys of one hop; bounds the statement and what is in memory at a time."""
+_KEYS_PER_STATEMENT: Final = 256
+"""Keys of one statement, unless one caller has more: bounds what is in memory at a time."""
 
 
 class Snapshot(Protocol):
@@ -73,36 +75,33 @@ Verdicts = list[tuple[Load, object]]
 def run_loads(
     connection: SqliteConnection, session: Session, loads: Sequence[Load], hop_seconds: float
 ) -> tuple[Verdicts, list[Load]]:
-    """Run loads; return what each came to, and those that were not begun in time.
-
-    Those by keys come first: they are short.
-    """
-    waiting = [load for load in loads if not load.answer.done()]
-    by_batch, rest = _by_batch([load for load in waiting if load.batch])
-    verdicts: Verdicts = []
-    for batch, members in by_batch.items():
-        verdicts += _run_batch(session, batch, members)
+    """Run loads; return what each came to, and those that were not begun in time."""
     end = time.monotonic() + hop_seconds
-    for load in [load for load in waiting if load.work]:
+    verdicts: Verdicts = []
+    rest: list[Load] = []
+    for step in _steps([load for load in loads if not load.answer.done()]):
         if verdicts and time.monotonic() > end:
-            rest.append(load)
+            rest += step
+        elif batch := step[0].batch:
+            verdicts += _run_batch(session, batch, step)
         else:
-            verdicts.append((load, _attempt(connection, session, load)))
+            verdicts.append((step[0], _attempt(connection, session, step[0])))
     return verdicts, rest
 
 
-def _by_batch(loads: Sequence[Load]) -> tuple[dict[Batch[Any, Any], list[Load]], list[Load]]:
-    """Return the loads of each batch, and those whose keys would be too many for one hop."""
-    by_batch: dict[Batch[Any, Any], list[Load]] = {}
-    rest: list[Load] = []
-    count = 0
-    for load in loads:
-        count += len(load.keys)
-        if by_batch and count > _KEYS_PER_HOP:
-            rest.append(load)
-        else:
-            by_batch.setdefault(load.batch, []).append(load)  # type: ignore[arg-type]
-    return by_batch, rest
+def _steps(loads: Sequence[Load]) -> list[list[Load]]:
+    """Return loads that are run together, the short ones first: by keys, of few keys."""
+    steps: list[list[Load]] = []
+    last: dict[Batch[Any, Any], list[Load]] = {}
+    sizes: Counter[Batch[Any, Any]] = Counter()
+    for load in sorted((load for load in loads if load.batch), key=lambda load: len(load.keys)):
+        batch = cast("Batch[Any, Any]", load.batch)
+        sizes[batch] += len(load.keys)
+        if batch not in last or sizes[batch] > _KEYS_PER_STATEMENT:
+            last[batch], sizes[batch] = [], len(load.keys)
+            steps.append(last[batch])
+        last[batch].append(load)
+    return steps + [[load] for load in loads if load.work]
 
 
 def _run_batch(session: Session, batch: Batch[Any, Any], loads: Sequence[Load]) -> Verdicts:
@@ -129,11 +128,22 @@ def _attempt(connection: SqliteConnection, session: Session, load: Load) -> obje
 
     connection.stop_when(should_stop)
     try:
-        return load.work(session)
+        result = load.work(session)
+        # An interruption within the last row of a statement comes too late for SQLite.
+        return _search_too_large(connection) if connection.is_search_exhausted else result
     except DBAPIError as error:
-        return LongRead() if is_interrupted(error) else error
+        if not is_interrupted(error):
+            return error
+        return _search_too_large(connection) if connection.is_search_exhausted else LongRead()
     except Exception as error:
         return error
     finally:
         load.taken = time.thread_time() - begin
         connection.stop_when(None)
+
+
+def _search_too_large(connection: SqliteConnection) -> QueryTooComplex:
+    return QueryTooComplex(
+        f"Looking for text would read more than {connection.search_limit:,} characters. "
+        "Restrict the filter: types, actorId, since, until."
+    )

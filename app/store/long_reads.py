@@ -1,6 +1,7 @@
 """Reads that take long: each has a connection of its own, and each token may hold only some."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ from sqlmodel import Session
 
 from app.errors import Busy
 from app.store.database import Database
-from app.store.loads import Batch, K, Load, V, run_loads
+from app.store.loads import Batch, K, Load, V, Verdicts, run_loads
 from app.store.sqlite import SqliteConnection
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _WAITING_PER_TOKEN: Final = 16
 
@@ -23,7 +26,8 @@ _WAITING_PER_TOKEN: Final = 16
 class ReadLimits:
     """`connections` are shared by all; `long_connections` serve one long read each, at a time.
 
-    A long read waits `wait_seconds` at most for its turn.
+    A long read waits `wait_seconds` at most for its turn, and may look for words in texts of so
+    many characters.
     """
 
     connections: int = 2
@@ -31,6 +35,7 @@ class ReadLimits:
     long_reads_per_token: int = 2
     queue_size: int = 4096
     wait_seconds: float = 5
+    search_characters: int = 256_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -42,21 +47,60 @@ class LongReads:
     _idle: list[SqliteConnection] = field(default_factory=list)
     _running: Counter[str] = field(default_factory=Counter)
     _waiting: "list[tuple[str, asyncio.Future[None]]]" = field(default_factory=list)
+    _is_closed: bool = False
 
     def count(self, token_id: str) -> int:
         """Return how many long reads of a token run or wait."""
         waiting = sum(1 for waiting_id, _ in self._waiting if waiting_id == token_id)
         return self._running[token_id] + waiting
 
-    async def acquire(self, token_id: str) -> SqliteConnection:
-        """Lend a connection. Raises Busy."""
-        if self.count(token_id) >= _WAITING_PER_TOKEN + self.limits.long_reads_per_token:
+    async def acquire(self, token_id: str, *, is_patient: bool = False) -> SqliteConnection:
+        """Lend a connection. Raises Busy; where `is_patient`, only when thousands wait."""
+        limits = self.limits
+        most = limits.queue_size if is_patient else _WAITING_PER_TOKEN + limits.long_reads_per_token
+        if self.count(token_id) >= most:
             raise Busy("Too many long reads of this token wait already; send the request again.")
+        await self._wait_for_turn(token_id, None if is_patient else limits.wait_seconds)
+        try:
+            connection = self._idle.pop() if self._idle else await self._connect()
+        except BaseException:
+            self._end(token_id)
+            raise
+        connection.allow_search(self.limits.search_characters)
+        return connection
+
+    async def release(self, token_id: str, connection: SqliteConnection) -> None:
+        """Take a connection back and let the next one have its turn."""
+        is_fit = False
+        try:
+            await connection.run(Session.rollback)
+            is_fit = not self._is_closed
+        except Exception as error:
+            _log.warning("A connection of a long read is broken.", exc_info=error)
+        finally:
+            if is_fit:
+                self._idle.append(connection)
+            self._end(token_id)
+            if not is_fit:
+                await connection.close()
+
+    async def close(self) -> None:
+        """Close the connections that are idle, and those still lent when they come back."""
+        self._is_closed = True
+        while self._idle:
+            await self._idle.pop().close()
+
+    async def _connect(self) -> SqliteConnection:
+        if self._is_closed:
+            raise Busy("The service is shutting down; send the request again.")
+        return await self.database.connect_for_reads()
+
+    async def _wait_for_turn(self, token_id: str, seconds: float | None) -> None:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((token_id, turn))
         self._admit()
         try:
-            async with asyncio.timeout(self.limits.wait_seconds):
+            async with asyncio.timeout(seconds):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
@@ -66,25 +110,6 @@ class LongReads:
             raise
         finally:
             self._waiting = [item for item in self._waiting if item[1] is not turn]
-        try:
-            return self._idle.pop() if self._idle else await self.database.connect_for_reads()
-        except BaseException:
-            self._end(token_id)
-            raise
-
-    async def release(self, token_id: str, connection: SqliteConnection) -> None:
-        """Take a connection back and let the next one have its turn."""
-        try:
-            await connection.run(Session.rollback)
-            self._idle.append(connection)
-        except Exception:
-            await connection.close()  # it is broken
-        finally:
-            self._end(token_id)
-
-    async def close(self) -> None:
-        while self._idle:
-            await self._idle.pop().close()
 
     def _end(self, token_id: str) -> None:
         self._running[token_id] -= 1
@@ -104,12 +129,18 @@ class LongReads:
 
 @dataclass(slots=True, eq=False)
 class OwnSnapshot:
-    """A snapshot on a connection that nobody else uses meanwhile."""
+    """A snapshot on a connection that nobody else uses meanwhile.
+
+    One that `is_patient` waits for its connection as long as its caller does.
+    """
 
     _long_reads: LongReads
     _token_id: str
+    _is_patient: bool = False
     _connection: SqliteConnection | None = None
+    _running: Load | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _is_closed: bool = False
 
     async def load(self, work: Callable[[Session], T], *, is_long: bool = False) -> T:  # noqa: ARG002
         result: T = await self._load(work=work)
@@ -121,31 +152,46 @@ class OwnSnapshot:
 
     async def _load(self, **load: Any) -> Any:
         async with self._lock:
-            if self._connection is None:
-                self._connection = await self._long_reads.acquire(self._token_id)
-            return await _run_alone(self._connection, **load)
+            connection = await self._connect()
+            self._running = Load(asyncio.get_running_loop().create_future(), None, **load)
+            return await _run_alone(connection, self._running)
+
+    async def _connect(self) -> SqliteConnection:
+        if self._connection is None and not self._is_closed:
+            acquiring = self._long_reads.acquire(self._token_id, is_patient=self._is_patient)
+            connection = await acquiring
+            if self._is_closed:
+                await self._long_reads.release(self._token_id, connection)
+            else:
+                self._connection = connection
+        if self._connection is None:
+            raise asyncio.CancelledError  # its operation has ended; nobody waits for this load
+        return self._connection
 
     async def close(self) -> None:
+        """End what still runs, such as the load of a DataLoader whose operation was cancelled."""
+        self._is_closed = True
+        if self._running:
+            self._running.answer.cancel()
         if self._connection:
             connection, self._connection = self._connection, None
             await self._long_reads.release(self._token_id, connection)
 
 
-async def _run_alone(connection: SqliteConnection, **load: Any) -> Any:
-    """Run one load; where the caller is cancelled, interrupt it and wait until it has ended."""
-    one = Load(asyncio.get_running_loop().create_future(), None, **load)
-    running = asyncio.ensure_future(connection.run(partial(_run_one, connection, one)))
+async def _run_alone(connection: SqliteConnection, load: Load) -> Any:
+    """Run one load; where its caller is cancelled, interrupt it and wait until it has ended."""
+    running = asyncio.ensure_future(connection.run(partial(_run_one, connection, load)))
     try:
-        [(_, verdict)] = await asyncio.shield(running)
+        verdicts = await asyncio.shield(running)
     except asyncio.CancelledError:
-        one.answer.cancel()
+        load.answer.cancel()
         await asyncio.wait([running])
         raise
-    if isinstance(verdict, BaseException):
-        raise verdict
-    return verdict
+    for _, verdict in verdicts:
+        load.settle(verdict)
+    return await load.answer
 
 
-def _run_one(connection: SqliteConnection, load: Load, session: Session) -> Any:
+def _run_one(connection: SqliteConnection, load: Load, session: Session) -> Verdicts:
     verdicts, _ = run_loads(connection, session, [load], 0)
     return verdicts

@@ -10,6 +10,7 @@ its own.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,8 @@ from app.store.long_reads import LongReads, OwnSnapshot, ReadLimits
 from app.store.sqlite import SqliteConnection
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 LOAD_SECONDS: Final = 0.01
 """How much of a processor the loads of one operation may take on a shared connection."""
@@ -83,6 +86,8 @@ class SharedSnapshot:
     is_long: bool = False
     _group: _Group | None = None
     _left: float = LOAD_SECONDS
+    _answers: "set[asyncio.Future[Any]]" = field(default_factory=set)
+    _is_closed: bool = False
 
     async def load(self, work: Callable[[Session], T], *, is_long: bool = False) -> T:
         """Raises LongRead where the load takes too long, and from then on always."""
@@ -95,6 +100,8 @@ class SharedSnapshot:
         return found
 
     async def _load(self, **load: Any) -> Any:
+        if self._is_closed:
+            raise asyncio.CancelledError  # its operation has ended; nobody waits for this load
         if self._group is None and not self.is_long:
             self._group = self._reader.join()
         if self.is_long or self._group is None or self._group.is_over:
@@ -102,6 +109,7 @@ class SharedSnapshot:
             raise LongRead
         seconds = min(self._left, self._reader.load_seconds(self._token_id))
         one = Load(asyncio.get_running_loop().create_future(), seconds, **load)
+        self._answers.add(one.answer)
         self._group.add(one)
         try:
             return await one.answer
@@ -110,8 +118,13 @@ class SharedSnapshot:
             raise
         finally:
             self._left -= one.taken
+            self._answers.discard(one.answer)
 
     def close(self) -> None:
+        """End what still runs, such as the load of a DataLoader whose operation was cancelled."""
+        self._is_closed = True
+        for answer in self._answers:
+            answer.cancel()
         if self._group:
             self._group.leave()
 
@@ -126,6 +139,7 @@ class Reader:
     _waiting: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _long_reads: LongReads = field(init=False)
+    _is_closed: bool = False
 
     def __post_init__(self) -> None:
         self._long_reads = LongReads(self.database, self.limits)
@@ -155,15 +169,17 @@ class Reader:
         """Run one load on a snapshot of its own."""
         return await self.read(token_id, lambda snapshot: snapshot.load(work))
 
-    def own_snapshot(self, token_id: str) -> OwnSnapshot:
+    def own_snapshot(self, token_id: str, *, is_patient: bool = False) -> OwnSnapshot:
         """Return a snapshot with a connection of its own, both taken at the first load.
 
         The caller closes it.
         """
-        return OwnSnapshot(self._long_reads, token_id)
+        return OwnSnapshot(self._long_reads, token_id, is_patient)
 
     def join(self) -> _Group:
         """Return the group that gets the next snapshot. Raises Busy where too many wait."""
+        if self._is_closed:
+            raise Busy("The service is shutting down; send the request again.")
         if self._waiting >= self.limits.queue_size:
             raise Busy(f"{self._waiting} reads are waiting already; send the request again.")
         if not self._groups or self._groups[-1].size >= _GROUP_SIZE:
@@ -186,38 +202,31 @@ class Reader:
                 for number in range(self.limits.connections):
                     tasks.create_task(self._serve(number * PATIENCE_SECONDS))
         finally:
+            self._is_closed = True
             while self._groups:
-                self._take().end(Busy("The service stopped; send the request again."))
+                self._take().end(_lost())
             await self._long_reads.close()
 
     async def _serve(self, patience: float) -> None:
-        """Give one connection to group after group; one that fails is replaced."""
+        """Give connections to group after group; one that fails is replaced."""
         while True:
             group = await self._next_group(patience)
             try:
-                connection = await self.database.connect_for_reads()
+                await self._serve_groups(group, patience)
             except Exception as error:
-                group.end(error)
-                continue
-            try:
-                await self._serve_groups(connection, group, patience)
-            except Exception as error:
-                group.end(error)
-            finally:
-                await connection.close()
+                _log.error("A connection for reads failed.", exc_info=error)
 
-    async def _serve_groups(
-        self, connection: SqliteConnection, group: _Group, patience: float
-    ) -> None:
-        while True:
-            try:
-                await _serve_group(connection, group)
-            except BaseException:
-                group.end(Busy("The service stopped or lost the database; send it again."))
-                raise
-            if not self._groups:
-                await connection.run(Session.rollback)
-            group = await self._next_group(patience)
+    async def _serve_groups(self, group: _Group, patience: float) -> None:
+        """Serve this group and those after it on one connection, until that fails."""
+        connection = await _or_end(group, self.database.connect_for_reads())
+        try:
+            while True:
+                await _or_end(group, _serve_group(connection, group))
+                if not self._groups:
+                    await connection.run(Session.rollback)
+                group = await self._next_group(patience)
+        finally:
+            await connection.close()
 
     async def _next_group(self, patience: float) -> _Group:
         """Wait for a group that has waited that long."""
@@ -234,6 +243,19 @@ class Reader:
         group = self._groups.popleft()
         self._waiting -= group.size
         return group
+
+
+def _lost() -> Busy:
+    return Busy("The service stopped or lost the database; send the request again.")
+
+
+async def _or_end(group: _Group, work: Awaitable[T]) -> T:
+    """Await what a group needs; where that fails, the group is over and its loads have failed."""
+    try:
+        return await work
+    except BaseException:
+        group.end(_lost())
+        raise
 
 
 async def _serve_group(connection: SqliteConnection, group: _Group) -> None:

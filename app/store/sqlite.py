@@ -4,6 +4,7 @@ Every await on a cursor of aiosqlite is a hop to its thread and back. A function
 costs one hop, however many statements it executes.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from app.json_text import dump_json, load_json
 from app.store.errors import DatabaseUnusable
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS: Final = 5000
 """How long SQLite waits for another process's write before the command is answered BUSY."""
@@ -47,6 +50,8 @@ class SqliteConnection:
         self._driver = driver
         self._session: Session
         self._should_stop: Callable[[], bool] | None = None
+        self.search_limit = 0
+        self._searched = 0
 
     @classmethod
     async def open(cls, file: Path, *, begin: str, is_query_only: bool) -> "SqliteConnection":
@@ -75,9 +80,17 @@ class SqliteConnection:
         """From within `run`: interrupt a statement when `should_stop` is true."""
         self._should_stop = should_stop
 
-    async def truncate_log(self) -> None:
-        """Copy the write-ahead log into the database and cut it off, unless anybody reads it."""
-        await self._in_thread(self._truncate_log)
+    def allow_search(self, characters: int) -> None:
+        """Let text searches read so many characters; a statement that reads more is interrupted."""
+        self.search_limit, self._searched = characters, 0
+
+    @property
+    def is_search_exhausted(self) -> bool:
+        return self._searched > self.search_limit
+
+    async def truncate_log(self) -> bool:
+        """Copy the write-ahead log into the database and cut it off; False if somebody reads it."""
+        return await self._in_thread(self._truncate_log)
 
     async def data_version(self) -> int:
         """Return a number that changes when another connection has committed.
@@ -87,10 +100,19 @@ class SqliteConnection:
         return await self._in_thread(self._data_version)
 
     async def close(self) -> None:
+        """Close it, also where it is broken. What it has not committed is rolled back."""
         try:
             await self._in_thread(self._session.close)
+        except Exception as error:
+            _log.warning("A connection was broken.", exc_info=error)
         finally:
+            await self._close_driver()
+
+    async def _close_driver(self) -> None:
+        try:
             await self._driver.close()
+        except Exception as error:
+            _log.warning("A connection could not be closed.", exc_info=error)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         # aiosqlite has no public name for it.
@@ -103,7 +125,7 @@ class SqliteConnection:
             raw.execute(f"PRAGMA {name} = {value}").close()
             _verify(name, value, raw.execute(f"PRAGMA {name}").fetchone())
         # SQLite's own lower() and LIKE fold ASCII only.
-        raw.create_function("holds_words", 2, _holds_words, deterministic=True)
+        raw.create_function("holds_words", 2, self._holds_words, deterministic=True)
         raw.set_progress_handler(self._is_to_stop, _STEPS)
         engine = create_engine(
             "sqlite://",
@@ -116,14 +138,28 @@ class SqliteConnection:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self._session = Session(engine, autoflush=False)
 
+    def _holds_words(self, message: str | None, words: str) -> bool:
+        """Whether a message holds every word; ends the statement where it must read no more."""
+        if message is None:
+            return False
+        self._searched += len(message)
+        # One long message takes as long as thousands of steps: the progress handler comes too late.
+        if self.is_search_exhausted or self._is_to_stop():
+            self._driver._conn.interrupt()
+            return False
+        return _holds_words(message, words)
+
     def _is_to_stop(self) -> bool:
         return self._should_stop is not None and self._should_stop()
 
-    def _truncate_log(self) -> None:
+    def _truncate_log(self) -> bool:
         raw = self._driver._conn
         raw.execute("PRAGMA busy_timeout = 0").close()
-        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-        raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").close()
+        try:
+            [is_busy, *_] = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").close()
+        return not is_busy
 
     def _data_version(self) -> int:
         [version] = self._driver._conn.execute("PRAGMA data_version").fetchone()
@@ -158,10 +194,8 @@ def _primary_code(error: DBAPIError) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _holds_words(message: str | None, words: str) -> bool:
+def _holds_words(message: str, words: str) -> bool:
     """Whether a message holds every word, in any case; `words` is folded and has spaces between."""
-    if message is None:
-        return False
     folded = message.casefold()
     return all(word in folded for word in words.split(" "))
 

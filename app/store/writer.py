@@ -25,7 +25,7 @@ from app.auth import Viewer
 from app.errors import Busy, StorageFull, WriteInDoubt
 from app.store.batch import load_state, store_changes
 from app.store.database import Database
-from app.store.errors import CommitFailed
+from app.store.errors import CommitFailed, StoreError
 from app.store.sqlite import is_locked, is_out_of_space
 from app.store.tokens import record_token_uses
 
@@ -62,11 +62,12 @@ class Writer:
     queue_size: int
     batch_size: int
     published: Callable[[Collection[UUID]], None]
+    idle_seconds: float = IDLE_SECONDS
     _queue: deque[_Job] = field(default_factory=deque)
     _token_uses: dict[str, datetime] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_closing: bool = False
-    _is_log_truncated: bool = True
+    _is_log_long: bool = False
 
     async def submit(self, viewer: Viewer, command: Command) -> Outcome:
         """Return what the command led to, after its COMMIT.
@@ -110,16 +111,22 @@ class Writer:
         return bool(self._queue or self._token_uses)
 
     async def _wait(self) -> None:
-        """Wait for work; use the time of rest to truncate the log, once."""
-        if not self._is_log_truncated:
+        """Wait for work; truncate the log in the time of rest."""
+        while self._is_log_long:
             try:
-                async with asyncio.timeout(IDLE_SECONDS):
+                async with asyncio.timeout(self.idle_seconds):
                     await self._wake.wait()
                 return
             except TimeoutError:
-                self._is_log_truncated = True
-                await self.database.truncate_log()
+                await self._truncate_log()
         await self._wake.wait()
+
+    async def _truncate_log(self) -> None:
+        try:
+            self._is_log_long = not await self.database.truncate_log()
+        except Exception as error:
+            self._is_log_long = False  # until something is written again
+            _log.warning("The write-ahead log was not truncated.", exc_info=error)
 
     def _take(self) -> list[_Job]:
         """Take a batch off the queue, leaving out commands whose callers have gone."""
@@ -138,7 +145,7 @@ class Writer:
 
     async def _write_batch(self, jobs: Sequence[_Job]) -> None:
         """Run one unit of work; run the jobs one by one where one may have spoilt it."""
-        self._is_log_truncated = False
+        self._is_log_long = True
         uses, self._token_uses = self._token_uses, {}
         try:
             verdicts = await self.database.write(partial(self._work, jobs, uses))
@@ -192,7 +199,7 @@ def _changes(verdicts: Sequence[Verdict]) -> list[Change]:
 
 def _may_be_fault_of_one(error: Exception) -> bool:
     """Whether a value that the engine refuses is at fault, and not the engine or its disk."""
-    if isinstance(error, CommitFailed):
+    if isinstance(error, StoreError):
         return False
     return not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError)
 
