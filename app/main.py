@@ -36,6 +36,7 @@ from app.store.database import open_database
 from app.store.feed import Feed
 from app.store.long_reads import ReadLimits
 from app.store.reader import Reader
+from app.store.timeline_cache import TimelineCache
 from app.store.writer import Writer
 from app.timeline import Timeline
 
@@ -111,7 +112,13 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
         published=feed.notify,
     )
     return Timeline(
-        reader, writer, feed, limits, clock, max_streams=settings.max_subscriptions_per_token
+        reader,
+        writer,
+        feed,
+        limits,
+        clock,
+        max_streams=settings.max_subscriptions_per_token,
+        cache=TimelineCache(settings.timeline_cache_bytes),
     )
 
 

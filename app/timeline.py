@@ -4,7 +4,7 @@ The scopes are asked for here and in the policy, so that no door can pass them b
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,21 +12,25 @@ from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
+from sqlmodel import Session
+
 from app.activity import policy
 from app.activity.commands import Command
 from app.activity.cursors import FeedCursors
 from app.activity.decide import Outcome
 from app.activity.input_limits import InputLimits
-from app.activity.listing import Filter, Listing, Page, Position, Side, Window
+from app.activity.listing import Listing, Page, Position, Side, Window
 from app.activity.state import Activity, Revision, Ticket
 from app.activity.visible_changes import Begun, SeenChange, as_seen
 from app.auth import Viewer
 from app.errors import InvalidInput, NotFound, TooManyStreams
+from app.json_text import encode_json
 from app.store import queries
 from app.store.feed import Feed
 from app.store.loads import Snapshot
 from app.store.queries import load_cursor_key
 from app.store.reader import Reader
+from app.store.timeline_cache import TimelineCache
 from app.store.writer import Writer
 
 T = TypeVar("T")
@@ -48,6 +52,7 @@ class View:
     viewer: Viewer
     snapshot: Snapshot
     cursors: FeedCursors
+    cache: TimelineCache
 
     def __post_init__(self) -> None:
         """Raises Forbidden where the viewer may not look at timelines."""
@@ -73,19 +78,38 @@ class View:
     async def load_page(self, listing: Listing, window: Window) -> Page[Activity]:
         """Return one page of what the viewer sees of a listing."""
         work = partial(queries.load_page, viewer=self.viewer, listing=listing, window=window)
-        return await self.snapshot.load(work, is_long=bool(listing.wanted.words))
+        return await self._load(listing, ("page", listing.order, window), work, _page_bytes)
 
     async def has_any(self, listing: Listing, *, side: Side, of: Position) -> bool:
         """Return whether the viewer sees anything on one side of a position, itself included."""
         work = partial(queries.has_any, viewer=self.viewer, listing=listing, side=side, of=of)
-        return await self.snapshot.load(work, is_long=bool(listing.wanted.words))
+        return await self._load(listing, ("any", listing.order, side, of), work, _no_bytes)
 
-    async def count_activities(self, ticket_id: UUID, wanted: Filter) -> int:
-        """Count what the viewer sees of a timeline and passes the filter."""
+    async def count_activities(self, listing: Listing) -> int:
+        """Count what the viewer sees of a listing."""
         work = partial(
-            queries.count_activities, viewer=self.viewer, ticket_id=ticket_id, wanted=wanted
+            queries.count_activities,
+            viewer=self.viewer,
+            ticket_id=listing.ticket_id,
+            wanted=listing.wanted,
         )
-        return await self.snapshot.load(work, is_long=bool(wanted.words))
+        return await self._load(listing, "count", work, _no_bytes)
+
+    async def _load(
+        self,
+        listing: Listing,
+        question: Hashable,
+        work: Callable[[Session], T],
+        size_of: Callable[[T], int],
+    ) -> T:
+        return await self.cache.load(
+            self.snapshot,
+            (listing.ticket_id, listing.at_seq),
+            (policy.sight(self.viewer), listing.wanted, question),
+            work,
+            is_long=bool(listing.wanted.words),
+            size_of=size_of,
+        )
 
     async def load_revisions(
         self, activities: Sequence[Activity], *, after: int, size: int
@@ -143,6 +167,7 @@ class Timeline:
     limits: InputLimits
     clock: Callable[[], datetime]
     max_streams: int
+    cache: TimelineCache
     cursors: FeedCursors = field(init=False)
     _streams: Counter[str] = field(default_factory=Counter)
 
@@ -159,13 +184,17 @@ class Timeline:
         command.check(self.limits)
         return await self.writer.submit(viewer, command)
 
+    def view(self, viewer: Viewer, snapshot: Snapshot) -> View:
+        """Return what a viewer sees of a snapshot. Raises Forbidden."""
+        return View(viewer, snapshot, self.cursors, self.cache)
+
     async def read(self, viewer: Viewer, look: Callable[[View], Awaitable[T]]) -> T:
         """Let a function look at one state of the database. It may be called twice.
 
         Raises Forbidden, Busy and what the function raises.
         """
         return await self.reader.read(
-            viewer.token_id, lambda snapshot: look(View(viewer, snapshot, self.cursors))
+            viewer.token_id, lambda snapshot: look(self.view(viewer, snapshot))
         )
 
     async def follow_changes(
@@ -197,3 +226,15 @@ class Timeline:
             self._streams[viewer.token_id] -= 1
             if not self._streams[viewer.token_id]:
                 del self._streams[viewer.token_id]
+
+
+def _page_bytes(page: Page[Activity]) -> int:
+    """Return about how much memory a page takes."""
+    return sum(
+        1000 + 4 * len(activity.message or "") + 4 * len(encode_json(activity.metadata))
+        for activity in page.items
+    )
+
+
+def _no_bytes(_answer: object) -> int:
+    return 0

@@ -70,9 +70,13 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The entries of a ticket that pass a filter, in an order: what pages are pages of."""
+    """The entries of a ticket that pass a filter, in an order: what pages are pages of.
+
+    `at_seq` is the `seq` of the ticket's newest change, which names the state that is listed.
+    """
 
     ticket_id: UUID
+    at_seq: int
     wanted: Filter
     order: Order
 

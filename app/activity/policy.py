@@ -36,6 +36,11 @@ def sees_all_private(viewer: Viewer) -> bool:
     return Scope.PRIVATE in viewer.scopes
 
 
+def sight(viewer: Viewer) -> UUID | None:
+    """Return what decides which entries a viewer sees: None where they see all of them."""
+    return None if sees_all_private(viewer) else viewer.actor_id
+
+
 def can_see(viewer: Viewer, activity: Activity) -> bool:
     """Return whether the entry exists for the viewer; in SQL it is `store.queries.visible_to`."""
     return activity.deleted_at is None and sees_entry(

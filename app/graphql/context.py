@@ -57,7 +57,7 @@ class Context:
     def view(self) -> View:
         """Raises Forbidden where the viewer may not look at timelines."""
         if self._view is None:
-            self._view = View(self.viewer, self._snapshot, self.timeline.cursors)
+            self._view = self.timeline.view(self.viewer, self._snapshot)
         return self._view
 
     def revisions(self, after: int, size: int) -> "DataLoader[Activity, list[Revision]]":

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Annotated
@@ -118,7 +119,7 @@ class Ticket(Node):
         order = order_by.to_domain() if order_by else Order()
         wanted = filter.to_domain() if filter else Filter()
         return TicketActivityConnection(
-            listing=Listing(UUID(self.id), wanted, order),
+            listing=Listing(UUID(self.id), self.last_seq, wanted, order),
             window=parse_window(order, first, after, last, before),
         )
 
@@ -303,7 +304,7 @@ class TicketActivityConnection:
 
     async def _count(self, info: Info, wanted: Filter) -> int:
         context = info.context
-        return await context.view.count_activities(self.listing.ticket_id, wanted)
+        return await context.view.count_activities(replace(self.listing, wanted=wanted))
 
     def _has_more(self, info: Info, side: Side, *, known: bool) -> Callable[[], Awaitable[bool]]:
         """Make the answer whether anything lies on one side of the page.

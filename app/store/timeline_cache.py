@@ -1,0 +1,68 @@
+"""What was read of timelines, kept for whoever reads the same of the same state.
+
+Every change of an entry moves the `seq` of its ticket. So what was read of a ticket at one `seq` is
+right for that `seq` for good, in every process, and is never asked for again once it has moved.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlmodel import Session
+
+from app.store.loads import Snapshot
+from app.store.queries import load_last_seqs
+
+T = TypeVar("T")
+
+_ENTRY_BYTES = 500
+"""What an entry of the cache takes beside its texts, measured generously."""
+
+
+@dataclass(slots=True, eq=False)
+class TimelineCache:
+    """Keeps the results used last, within `max_bytes`."""
+
+    max_bytes: int
+    _results: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
+    _bytes: int = 0
+
+    async def load(
+        self,
+        snapshot: Snapshot,
+        state: tuple[UUID, int],
+        question: Hashable,
+        work: Callable[[Session], T],
+        *,
+        is_long: bool,
+        size_of: Callable[[T], int],
+    ) -> T:
+        """Return the answer to a question about a ticket at a `seq`; load it where it is not kept.
+
+        `question` must say all that the answer depends on, who asks included.
+        """
+        kept = self._results.get((state, question))
+        if kept:
+            self._results.move_to_end((state, question))
+            result: T = kept[0]
+            return result
+        ticket_id, _ = state
+
+        def work_at(session: Session) -> tuple[int | None, T]:
+            return load_last_seqs(session, [ticket_id]).get(ticket_id), work(session)
+
+        # The snapshot can be newer than the ticket: a mutation answers the ticket as it wrote it.
+        seq, result = await snapshot.load(work_at, is_long=is_long)
+        self._keep(((ticket_id, seq), question), result, _ENTRY_BYTES + size_of(result))
+        return result
+
+    def _keep(self, key: Hashable, result: object, size: int) -> None:
+        if size > self.max_bytes or key in self._results:
+            return
+        self._results[key] = result, size
+        self._bytes += size
+        while self._bytes > self.max_bytes:
+            _, (_, dropped) = self._results.popitem(last=False)
+            self._bytes -= dropped
