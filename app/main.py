@@ -166,7 +166,7 @@ def _graphql_endpoint(
         max_response_bytes=settings.max_response_bytes,
         allow_introspection=settings.introspection,
         hide_suggestions=not settings.suggestions,
-        compile_operations=settings.compile_operations,
+        interpreted_first=settings.interpreted_first,
     )
     return GraphQLEndpoint(
         operations=Operations(

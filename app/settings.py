@@ -128,9 +128,12 @@ class Settings(BaseSettings):
         default=16 * KIB * KIB,
         description="Largest answer to a GraphQL operation or event, in bytes.",
     )
-    compile_operations: bool = Field(
-        default=True,
-        description="Compile operations; the interpreter, graphql-core, answers the same, slower.",
+    interpreted_first: NonNegativeInt = Field(
+        default=1,
+        description=(
+            "How often graphql-core executes an operation before it is compiled, which answers the "
+            "same, sooner."
+        ),
     )
     introspection: bool = Field(default=True, description="Answer questions about the schema.")
     suggestions: bool = Field(

@@ -14,6 +14,18 @@ from app.store.migrate import migrate
 from tests.support.service import Service, start
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--interpreted", action="store_true", help="let graphql-core execute every operation"
+    )
+
+
+@pytest.fixture(scope="session")
+def interpreted_first(pytestconfig: pytest.Config) -> int:
+    """How often graphql-core executes an operation before it is compiled."""
+    return 10**9 if pytestconfig.getoption("--interpreted") else 0
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
@@ -39,17 +51,19 @@ def copy_of(migrated_file: Path, folder: Path) -> Path:
 
 
 @pytest.fixture
-def settings(migrated_file: Path, tmp_path: Path) -> Settings:
+def settings(migrated_file: Path, tmp_path: Path, interpreted_first: int) -> Settings:
     """Settings of a service with an empty database of its own."""
     file = shutil.copy(migrated_file, tmp_path / "ticket-activity.db")
-    return Settings(database_url=f"sqlite+aiosqlite:///{file}")
+    return Settings(database_url=f"sqlite+aiosqlite:///{file}", interpreted_first=interpreted_first)
 
 
 @pytest.fixture(scope="module")
-def blank(migrated_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def blank(
+    migrated_file: Path, tmp_path_factory: pytest.TempPathFactory, interpreted_first: int
+) -> Settings:
     """Settings of a database that the examples of a property-based test share."""
     file = shutil.copy(migrated_file, tmp_path_factory.mktemp("shared") / "ticket-activity.db")
-    return Settings(database_url=f"sqlite+aiosqlite:///{file}")
+    return Settings(database_url=f"sqlite+aiosqlite:///{file}", interpreted_first=interpreted_first)
 
 
 @pytest.fixture

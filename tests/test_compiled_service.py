@@ -64,7 +64,7 @@ class Services:
     async def open(self, blank: Settings) -> None:
         compiling = await self.stack.enter_async_context(start(blank))
         interpreting = await self.stack.enter_async_context(
-            start(blank.model_copy(update={"compile_operations": False}))
+            start(blank.model_copy(update={"interpreted_first": 10**9}))
         )
         author = await compiling.client(*Scope)
         for ticket in IDS[:2]:

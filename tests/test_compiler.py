@@ -103,7 +103,7 @@ async def compare_document(seed: int, seen: Counter[str]) -> None:
     document = parse(text)
     assert validate(CORE, document) == []
     hides = seed % 2 == 0
-    compiler = Compiler(synthetic.schema, max_errors=MAX_ERRORS, hide_suggestions=hides)
+    compiler = compile_with(hide_suggestions=hides)
     for number in range(CASES):
         variables = generator.variables(wrong=random.choice((0, 0, 0, 0.1)))
         note(f"{variables}, script {seed + number}")
@@ -201,8 +201,10 @@ def begin(compiler: Compiler, document: DocumentNode, variables: Any, script: Sc
 # Around a compiled operation
 
 
-def compile_with(**options: Any) -> Compiler:
-    return Compiler(synthetic.schema, max_errors=MAX_ERRORS, **options)
+def compile_with(
+    schema: strawberry.Schema = synthetic.schema, interpreted_first: int = 0, **options: Any
+) -> Compiler:
+    return Compiler(schema, max_errors=MAX_ERRORS, interpreted_first=interpreted_first, **options)
 
 
 async def test_one_compiled_operation_runs_many_times_at_once() -> None:
@@ -221,8 +223,8 @@ async def test_one_compiled_operation_runs_many_times_at_once() -> None:
     assert list(together) == alone
 
 
-@pytest.mark.parametrize("is_compiling", [True, False])
-async def test_a_cancelled_operation_cancels_what_it_waits_for(*, is_compiling: bool) -> None:
+@pytest.mark.parametrize("interpreted_first", [0, 1])
+async def test_a_cancelled_operation_cancels_what_it_waits_for(interpreted_first: int) -> None:
     events: list[str] = []
     begun = asyncio.Event()
 
@@ -246,7 +248,7 @@ async def test_a_cancelled_operation_cancels_what_it_waits_for(*, is_compiling: 
             return [await wait("second")]
 
     schema = strawberry.Schema(Query)
-    compiler = Compiler(schema, max_errors=1, is_compiling=is_compiling)
+    compiler = compile_with(schema, interpreted_first=interpreted_first)
     execution = begin(compiler, parse("{ first second }"), {}, Script(0))
     task = asyncio.create_task(result(execution))
     await begun.wait()
@@ -258,9 +260,9 @@ async def test_a_cancelled_operation_cancels_what_it_waits_for(*, is_compiling: 
     assert events == ["first begins", "second begins", "first ends", "second ends"]
 
 
-@pytest.mark.parametrize("is_compiling", [True, False])
+@pytest.mark.parametrize("interpreted_first", [0, 1])
 async def test_what_waits_beside_a_field_that_fails_at_once_comes_to_its_end(
-    *, is_compiling: bool
+    interpreted_first: int,
 ) -> None:
     ended = asyncio.Event()
 
@@ -276,7 +278,7 @@ async def test_what_waits_beside_a_field_that_fails_at_once_comes_to_its_end(
         def fails(self) -> int:
             raise ValueError("at once")
 
-    compiler = Compiler(strawberry.Schema(Query), max_errors=1, is_compiling=is_compiling)
+    compiler = compile_with(strawberry.Schema(Query), interpreted_first=interpreted_first)
 
     answered = await result(begin(compiler, parse("{ slow fails }"), {}, Script(0)))
 
@@ -335,7 +337,7 @@ async def test_an_argument_in_the_document_is_a_new_object_for_each_execution() 
             return len(items)
 
     schema = strawberry.Schema(Query, config=StrawberryConfig(scalar_map=synthetic.SCALARS))
-    compiler = Compiler(schema, max_errors=1)
+    compiler = compile_with(schema)
     text = (
         "query ($v: [Int!]! = [1]) { take(value: {a: [1]}, items: $v) b: take(value: 1, items: 2) }"
     )
@@ -346,3 +348,13 @@ async def test_an_argument_in_the_document_is_a_new_object_for_each_execution() 
         assert answered.data == {"take": 2, "b": 2}
 
     assert given[0][0] is not given[2][0]
+
+
+async def test_an_operation_that_comes_once_is_not_compiled() -> None:
+    compiler = Compiler(synthetic.schema, max_errors=MAX_ERRORS)
+    document = parse("{ now { plain } }")
+
+    answers = [await outcome(1, begin, compiler, document, {}) for _ in range(3)]
+
+    assert answers == answers[:1] * 3
+    assert (compiler.interpreted_count, compiler.compiled_count) == (1, 2)

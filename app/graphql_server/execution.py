@@ -116,7 +116,7 @@ class Executor:
         max_response_bytes: int = 16 * 1024 * 1024,
         allow_introspection: bool = True,
         hide_suggestions: bool = False,
-        compile_operations: bool = True,
+        interpreted_first: int = 1,
     ) -> None:
         if schema.extensions or schema.directives:
             raise ValueError("Schema extensions and operation directives would not be run.")
@@ -137,7 +137,7 @@ class Executor:
             schema,
             max_errors=max_errors,
             hide_suggestions=hide_suggestions,
-            is_compiling=compile_operations,
+            interpreted_first=interpreted_first,
         )
         self._shared = SharedEvents()
 

@@ -3,8 +3,8 @@
 graphql-core interprets: for each request it builds the types of the variables, collects the fields
 of each object, coerces each argument, and for each field looks up its definition, builds an info
 and asks by chains of questions what kind of type completes the value. None of that depends on the
-request, but for the variables in @skip and @include. So it is done once for an operation (and for
-each outcome of those), and what is left is a *plan*, a tree of functions:
+request, but for the variables in @skip and @include. So it is done once for an operation that comes
+again (and for each outcome of those), and what is left is a *plan*, a tree of functions:
 
     plans        collects the fields, with graphql-core's own functions, and builds the tree
     generation   a selection set: Python generated for it, in which a plain attribute takes no call

@@ -33,14 +33,16 @@ class _Compiled:
     variables: Variables
     conditions: Conditions | None  # None: only graphql-core executes it
     plans: dict[Outcome, Select | None] = field(default_factory=dict)
+    executions: int = 0
     cost: int = _FIXED_COST
 
 
 class Compiler:
-    """Compiles the operations of one schema when they are first executed.
+    """Compiles the operations of one schema when they come again.
 
-    `max_fields` bounds what is kept, over all operations; those used last are kept. Without
-    `is_compiling` graphql-core executes everything.
+    graphql-core executes an operation the first `interpreted_first` times: to compile one that
+    comes once would cost more than it saves. `max_fields` bounds what is kept, over all operations,
+    at some 5 KB a field; those used last are kept.
     """
 
     def __init__(
@@ -49,8 +51,8 @@ class Compiler:
         *,
         max_errors: int,
         hide_suggestions: bool = False,
-        max_fields: int = 20_000,
-        is_compiling: bool = True,
+        max_fields: int = 8000,
+        interpreted_first: int = 1,
     ) -> None:
         self.compiled_count = 0
         self.interpreted_count = 0
@@ -58,7 +60,7 @@ class Compiler:
         self._max_errors = max_errors
         self._hide_suggestions = hide_suggestions
         self._max_fields = max_fields
-        self._is_compiling = is_compiling
+        self._interpreted_first = interpreted_first
         self._input_classes = InputClasses(schema.schema_converter)
         self._input_types = InputTypes()
         self._operations: OrderedDict[tuple[int, str | None], _Compiled] = OrderedDict()
@@ -134,13 +136,14 @@ class Compiler:
             hide_suggestions=self._hide_suggestions,
         )
         try:
-            conditions = source.conditions() if self._is_compiling else None
+            conditions = source.conditions()
         except NotCompilable:
             conditions = None
         return _Compiled(document, source, variables, conditions)
 
     def _plan(self, compiled: _Compiled, variables: dict[str, Any]) -> Select | None:
-        if compiled.conditions is None:
+        compiled.executions += 1
+        if compiled.conditions is None or compiled.executions <= self._interpreted_first:
             return None
         given = [variables.get(name) for name in compiled.conditions]
         outcome = tuple(value for value in given if isinstance(value, bool))
