@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     max_search_characters: PositiveInt = Field(
         default=256_000_000,
         description="Characters that the text searches of one operation may look through.",
+    )
     timeline_cache_bytes: NonNegativeInt = Field(
         default=16 * KIB * KIB,
         description="Memory for pages and counts of timelines that have not changed, in bytes.",
