@@ -4,9 +4,7 @@ The subscribers look for texts in bytes: a client that understood GraphQL would 
 """
 
 import asyncio
-import base64
 import json
-import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from typing import Final, cast
 from benchmark.contenders import Server
 from benchmark.generator import http_request, read_response
 from benchmark.operations import ID, PUT_PATH, TICKET
+from benchmark.websocket import PING, PONG, TEXT, frame, read_frame, upgrade_request
 
 FOLLOW: Final = """
 subscription Follow($ticketId: ID!) {
@@ -27,8 +26,6 @@ subscription Follow($ticketId: ID!) {
 """
 _SENT_AT: Final = re.compile(rb'"message":"sent at (\d+)"')
 _BEGUN: Final = b'"change":null'
-_LONGEST_MATCH: Final = 2000
-_SHORT_FRAME: Final = 126
 _OPENED_TOGETHER: Final = 50
 _WRITERS: Final = 32
 _PATIENCE_SECONDS: Final = 30
@@ -55,6 +52,8 @@ class Delivery:
     p50_ms: float
     p99_ms: float
     lost: int
+    cut: int
+    """Connections that were closed meanwhile."""
     cpu_ms: float
     """CPU time of the service for each delivery, the update's share included."""
     kib_per_subscriber: float
@@ -68,7 +67,9 @@ class Subscriber(asyncio.Protocol):
     token: str
     ticket_id: str
     latencies: list[float] = field(default_factory=list)
-    _rest: bytes = b""
+    is_cut: bool = False
+    _is_upgraded: bool = False
+    _buffer: bytes = b""
     _begun: "asyncio.Future[None]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -79,48 +80,44 @@ class Subscriber(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.transport.write(
-            "GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n".encode()
-        )
+        self.transport.write(upgrade_request("graphql-transport-ws"))
 
     def data_received(self, data: bytes) -> None:
-        now = time.monotonic_ns()
-        data = self._rest + data
-        end = 0
-        for found in _SENT_AT.finditer(data):
-            self.latencies.append((now - int(found[1])) / 1e6)
-            end = found.end()
-        self._rest = data[end:][-_LONGEST_MATCH:]
-        if not self._begun.done():
-            self._begin(data)
+        self._buffer += data
+        if not self._is_upgraded:
+            self._upgrade()
+        while self._is_upgraded and (found := read_frame(self._buffer)):
+            opcode, payload, self._buffer = found
+            if opcode == PING:
+                self.transport.write(frame(PONG, payload))
+            else:
+                self._take(payload)
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self.is_cut = True
         if not self._begun.done():
-            self._begun.set_exception(RuntimeError(f"A subscription failed: {self._rest!r}"))
+            self._begun.set_exception(RuntimeError(f"A subscription failed: {self._buffer!r}"))
 
-    def _begin(self, data: bytes) -> None:
-        """Answer the messages that come before the first change, each a message of its own."""
-        if _BEGUN in data:
-            self._begun.set_result(None)
-        elif b'"connection_ack"' in data:
+    def _upgrade(self) -> None:
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if found and head.startswith(b"HTTP/1.1 101"):
+            self._is_upgraded, self._buffer = True, rest
+            authorization = {"Authorization": f"Bearer {self.token}"}
+            self._say({"type": "connection_init", "payload": authorization})
+
+    def _take(self, message: bytes) -> None:
+        if sent := _SENT_AT.search(message):
+            self.latencies.append((time.monotonic_ns() - int(sent[1])) / 1e6)
+        elif b'"type":"ping"' in message:
+            self._say({"type": "pong"})
+        elif b'"type":"connection_ack"' in message:
             payload = {"query": FOLLOW, "variables": {"ticketId": self.ticket_id}}
             self._say({"id": "1", "type": "subscribe", "payload": payload})
-        elif b"HTTP/1.1 101" in data:
-            payload = {"Authorization": f"Bearer {self.token}"}
-            self._say({"type": "connection_init", "payload": payload})
-        else:
-            return
-        self._rest = b""
+        elif _BEGUN in message and not self._begun.done():
+            self._begun.set_result(None)
 
     def _say(self, message: object) -> None:
-        """Send a text frame, masked with zeros as RFC 6455 allows."""
-        payload = json.dumps(message).encode()
-        size = len(payload)
-        length = bytes([0x80 | size]) if size < _SHORT_FRAME else b"\xfe" + size.to_bytes(2, "big")
-        self.transport.write(b"\x81" + length + bytes(4) + payload)
+        self.transport.write(frame(TEXT, json.dumps(message).encode()))
 
 
 async def deliver(
@@ -134,9 +131,9 @@ async def deliver(
     cpu = server.cpu_seconds()
     began = time.monotonic()
     sent = await _update(server.port, token, entries, plan)
-    taken = time.monotonic() - began
     expected = sum(sent[number % len(entries)] for number in range(plan.subscribers))
     await _arrive(subscribers, expected)
+    taken = time.monotonic() - began
     latencies = [latency for one in subscribers for latency in one.latencies]
     cuts = quantiles([*latencies, *latencies[:1]], n=100)
     found = Delivery(
@@ -146,6 +143,7 @@ async def deliver(
         p50_ms=cuts[49],
         p99_ms=cuts[98],
         lost=expected - len(latencies),
+        cut=sum(one.is_cut for one in subscribers),
         cpu_ms=(server.cpu_seconds() - cpu) * 1000 / len(latencies),
         kib_per_subscriber=each,
         memory_mib=server.memory_mib(),

@@ -9,9 +9,9 @@ PICTURE: Final = ".github/bench.png"
 README_CLIENTS: Final = 64
 
 _HEAD: Final = (
-    "| operation | clients | × textbook | p99 ÷ textbook | of the ceiling "
+    "| operation | clients | × textbook | p99 ÷ textbook | CPU ÷ textbook | of the ceiling "
     "| a second | p50 ms | p99 ms | CPU ms | textbook a second | p99 ms |\n"
-    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 _TITLES: Final = {
     "update": "`updateTicketActivity`",
@@ -38,6 +38,7 @@ def ratios(row: Row) -> Row:
     return {
         "times_textbook": divide(ours["per_second"], textbook["per_second"]),
         "p99_of_textbook": divide(ours["p99_ms"], textbook["p99_ms"]),
+        "cpu_of_textbook": divide(ours["cpu_ms"], textbook["cpu_ms"]),
         "of_ceiling": divide(ours["per_second"], ceiling["per_second"]),
     }
 
@@ -55,7 +56,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def table(found: list[Row]) -> str:
-    return "\n".join((_HEAD, *map(line, found)))
+    return "\n".join((_HEAD, *map(line, found))) if found else "No operation was measured."
 
 
 def line(row: Row) -> str:
@@ -66,6 +67,7 @@ def line(row: Row) -> str:
         str(ours["clients"]),
         f"**{number(row['times_textbook'])}**",
         number(row["p99_of_textbook"], 2),
+        number(row["cpu_of_textbook"], 2),
         "-" if share is None else f"{share:.0%}",
         *(number(ours[name]) for name in ("per_second", "p50_ms", "p99_ms", "cpu_ms")),
         *(number(textbook[name]) for name in ("per_second", "p99_ms")),
@@ -100,9 +102,10 @@ def delivered(result: Row) -> list[str]:
     return [
         f"{found['subscribers']:,} subscribers on {found['tickets']:,} tickets, "
         f"{number(found['deliveries_per_second'])} deliveries a second: p50 "
-        f"{number(found['p50_ms'])} ms, p99 {number(found['p99_ms'])} ms, {found['lost']:,} lost, "
-        f"CPU {number(found['cpu_ms'])} ms each; {number(found['kib_per_subscriber'])} KiB a "
-        f"subscriber, {found['memory_mib']:.0f} MiB in all."
+        f"{number(found['p50_ms'])} ms, p99 {number(found['p99_ms'])} ms, CPU "
+        f"{number(found['cpu_ms'])} ms each, {found['lost']:,} lost, {found['cut']:,} cut off; "
+        f"{number(found['kib_per_subscriber'])} KiB a subscriber, {found['memory_mib']:.0f} MiB "
+        "in all."
     ]
 
 
