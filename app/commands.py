@@ -23,7 +23,8 @@ from app.main import create_app, create_timeline, running
 from app.server.server import serve_in_this_process
 from app.server.workers import serve_in_workers
 from app.settings import ENV_PREFIX, Settings
-from app.store.database import Database, open_database, parse_url, require_openable
+from app.store.database import open_database, parse_url, require_openable
+from app.store.engine import Database
 from app.store.migrate import migrate
 from app.store.queries import has_tickets, load_tickets
 from app.store.sqlite import sqlite_file

@@ -109,7 +109,7 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
         clock,
         queue_size=settings.write_queue_size,
         batch_size=settings.write_batch_size,
-        published=feed.notify,
+        published=feed.publish,
     )
     return Timeline(
         reader,

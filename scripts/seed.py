@@ -21,7 +21,8 @@ from sqlmodel import Session
 from app.activity.state import Activity, ActivityType, Change, ChangeType, Ticket
 from app.activity.values import to_milliseconds
 from app.store import rows
-from app.store.database import Database, open_database
+from app.store.database import open_database
+from app.store.engine import Database
 from app.store.migrate import migrate
 
 SHORT_TIMELINE: Final = 2

@@ -138,4 +138,4 @@ def test_one_place_commits() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "commit"
     ]
 
-    assert commits == ["app.store.database"]
+    assert commits == ["app.store.engine"]

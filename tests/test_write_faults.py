@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, make_url
 
 from app.activity.commands import CreateTicket, UpdateActivity
 from app.activity.decide import Outcome
@@ -19,6 +19,7 @@ from app.errors import WriteInDoubt
 from app.main import create_timeline, running
 from app.settings import Settings
 from app.store.queries import load_changes
+from app.store.sqlite import sqlite_file
 from app.store.tokens import list_tokens
 from tests.support.service import UPDATE, Clock, Service
 
@@ -161,7 +162,7 @@ def size(log: Path) -> int:
 async def test_the_log_shrinks_at_rest_once_no_reader_is_in_the_way(settings: Settings) -> None:
     timeline = create_timeline(settings, Clock())
     timeline.writer.idle_seconds = 0.05
-    file = timeline.reader.database.file
+    file = sqlite_file(make_url(settings.database_url))
     log = file.with_name(f"{file.name}-wal")
     ticket = a_ticket()
     async with running(timeline):

@@ -100,6 +100,11 @@ class Feed:
             self._changed |= heard
             self._wake.set()
 
+    def publish(self, ticket_ids: Collection[UUID]) -> None:
+        """Say that this process has committed changes of these tickets."""
+        self.notify(ticket_ids)
+        self.reader.database.announce(ticket_ids)
+
     def close(self) -> None:
         """End every stream."""
         self._is_closing = True
@@ -171,8 +176,11 @@ class Feed:
         async with self.reader.database.watch() as wait_for_commits:
             await self._find_changed()  # what came before the watch began
             while self._topics and not self._is_closing:
-                if await wait_for_commits():
+                changed = await wait_for_commits()
+                if changed is None:
                     await self._find_changed()
+                else:
+                    self.notify(changed)
 
     async def _find_changed(self) -> None:
         last_seqs = await self._load(partial(load_last_seqs, ids=list(self._topics)))

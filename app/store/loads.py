@@ -11,12 +11,12 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.errors import QueryTooComplex
+from app.store.engine import Connection
 from app.store.errors import LongRead
-from app.store.sqlite import SqliteConnection, is_interrupted
+from app.store.faults import Fault, as_told, fault_of
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -73,7 +73,7 @@ Verdicts = list[tuple[Load, object]]
 
 
 def run_loads(
-    connection: SqliteConnection, session: Session, loads: Sequence[Load], hop_seconds: float
+    connection: Connection, session: Session, loads: Sequence[Load], hop_seconds: float
 ) -> tuple[Verdicts, list[Load]]:
     """Run loads; return what each came to, and those that were not begun in time."""
     end = time.monotonic() + hop_seconds
@@ -83,7 +83,7 @@ def run_loads(
         if verdicts and time.monotonic() > end:
             rest += step
         elif batch := step[0].batch:
-            verdicts += _run_batch(session, batch, step)
+            verdicts += _run_batch(connection, session, batch, step)
         else:
             verdicts.append((step[0], _attempt(connection, session, step[0])))
     return verdicts, rest
@@ -104,45 +104,54 @@ def _steps(loads: Sequence[Load]) -> list[list[Load]]:
     return steps + [[load] for load in loads if load.work]
 
 
-def _run_batch(session: Session, batch: Batch[Any, Any], loads: Sequence[Load]) -> Verdicts:
+def _run_batch(
+    connection: Connection, session: Session, batch: Batch[Any, Any], loads: Sequence[Load]
+) -> Verdicts:
     try:
         found = batch(session, list({key for load in loads for key in load.keys}))
     except Exception as error:
+        verdict = _verdict(connection, session, error)
         if len(loads) == 1:
-            return [(loads[0], error)]
-        return [verdict for load in loads for verdict in _run_batch(session, batch, [load])]
+            return [(loads[0], verdict)]
+        return [one for load in loads for one in _run_batch(connection, session, batch, [load])]
     return [(load, [found.get(key) for key in load.keys]) for load in loads]
 
 
-def _attempt(connection: SqliteConnection, session: Session, load: Load) -> object:
+def _attempt(connection: Connection, session: Session, load: Load) -> object:
     """Return what the load came to, an error too. It is interrupted when its time is over."""
     assert load.work  # noqa: S101
-    # Time of a processor: on a busy machine the thread waits longer than it works. A slow disk
-    # must not hold up the others either.
-    begin, end = time.thread_time(), time.monotonic() + _WALL_SECONDS
+    # A slow disk must not hold up the others either.
+    begin, end = connection.time_spent(), time.monotonic() + _WALL_SECONDS
 
     def should_stop() -> bool:
         if load.seconds is None or load.answer.done():
             return load.answer.done()
-        return time.thread_time() - begin > load.seconds or time.monotonic() > end
+        return connection.time_spent() - begin > load.seconds or time.monotonic() > end
 
-    connection.stop_when(should_stop)
     try:
+        connection.stop_when(should_stop)
         result = load.work(session)
         # An interruption within the last row of a statement comes too late for SQLite.
         return _search_too_large(connection) if connection.is_search_exhausted else result
-    except DBAPIError as error:
-        if not is_interrupted(error):
-            return error
-        return _search_too_large(connection) if connection.is_search_exhausted else LongRead()
     except Exception as error:
-        return error
+        return _verdict(connection, session, error)
     finally:
-        load.taken = time.thread_time() - begin
+        load.taken = connection.time_spent() - begin
         connection.stop_when(None)
 
 
-def _search_too_large(connection: SqliteConnection) -> QueryTooComplex:
+def _verdict(connection: Connection, session: Session, error: Exception) -> Exception:
+    """Return what an error is to its caller. Raise it where the connection has ended with it."""
+    fault = fault_of(error)
+    if fault is Fault.LOST:
+        raise error
+    connection.resume(session)
+    if fault is not Fault.INTERRUPTED:
+        return as_told(error)
+    return _search_too_large(connection) if connection.is_search_exhausted else LongRead()
+
+
+def _search_too_large(connection: Connection) -> QueryTooComplex:
     return QueryTooComplex(
         f"Looking for text would read more than {connection.search_limit:,} characters. "
         "Restrict the filter: types, actorId, since, until."

@@ -11,9 +11,10 @@ from typing import Any, Final, TypeVar
 from sqlmodel import Session
 
 from app.errors import Busy
-from app.store.database import Database
+from app.store.engine import Connection, Database
+from app.store.errors import LongRead
+from app.store.faults import as_told
 from app.store.loads import Batch, K, Load, V, Verdicts, run_loads
-from app.store.sqlite import SqliteConnection
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class LongReads:
 
     database: Database
     limits: ReadLimits
-    _idle: list[SqliteConnection] = field(default_factory=list)
+    _idle: list[Connection] = field(default_factory=list)
     _running: Counter[str] = field(default_factory=Counter)
     _waiting: "list[tuple[str, asyncio.Future[None]]]" = field(default_factory=list)
     _is_closed: bool = False
@@ -54,7 +55,7 @@ class LongReads:
         waiting = sum(1 for waiting_id, _ in self._waiting if waiting_id == token_id)
         return self._running[token_id] + waiting
 
-    async def acquire(self, token_id: str, *, is_patient: bool = False) -> SqliteConnection:
+    async def acquire(self, token_id: str, *, is_patient: bool = False) -> Connection:
         """Lend a connection. Raises Busy; where `is_patient`, only when thousands wait."""
         limits = self.limits
         most = limits.queue_size if is_patient else _WAITING_PER_TOKEN + limits.long_reads_per_token
@@ -69,7 +70,7 @@ class LongReads:
         connection.allow_search(self.limits.search_characters)
         return connection
 
-    async def release(self, token_id: str, connection: SqliteConnection) -> None:
+    async def release(self, token_id: str, connection: Connection) -> None:
         """Take a connection back and let the next one have its turn."""
         is_fit = False
         try:
@@ -90,10 +91,10 @@ class LongReads:
         while self._idle:
             await self._idle.pop().close()
 
-    async def _connect(self) -> SqliteConnection:
+    async def _connect(self) -> Connection:
         if self._is_closed:
             raise Busy("The service is shutting down; send the request again.")
-        return await self.database.connect_for_reads()
+        return await self.database.connect_for_reads(is_long=True)
 
     async def _wait_for_turn(self, token_id: str, seconds: float | None) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -137,7 +138,7 @@ class OwnSnapshot:
     _long_reads: LongReads
     _token_id: str
     _is_patient: bool = False
-    _connection: SqliteConnection | None = None
+    _connection: Connection | None = None
     _running: Load | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _is_closed: bool = False
@@ -154,9 +155,14 @@ class OwnSnapshot:
         async with self._lock:
             connection = await self._connect()
             self._running = Load(asyncio.get_running_loop().create_future(), None, **load)
-            return await _run_alone(connection, self._running)
+            try:
+                return await _run_alone(connection, self._running)
+            except LongRead:
+                raise Busy("The read takes too long; ask for less.") from None
+            except Exception as error:
+                raise as_told(error) from error
 
-    async def _connect(self) -> SqliteConnection:
+    async def _connect(self) -> Connection:
         if self._connection is None and not self._is_closed:
             acquiring = self._long_reads.acquire(self._token_id, is_patient=self._is_patient)
             connection = await acquiring
@@ -178,7 +184,7 @@ class OwnSnapshot:
             await self._long_reads.release(self._token_id, connection)
 
 
-async def _run_alone(connection: SqliteConnection, load: Load) -> Any:
+async def _run_alone(connection: Connection, load: Load) -> Any:
     """Run one load; where its caller is cancelled, interrupt it and wait until it has ended."""
     running = asyncio.ensure_future(connection.run(partial(_run_one, connection, load)))
     try:
@@ -192,6 +198,6 @@ async def _run_alone(connection: SqliteConnection, load: Load) -> Any:
     return await load.answer
 
 
-def _run_one(connection: SqliteConnection, load: Load, session: Session) -> Verdicts:
+def _run_one(connection: Connection, load: Load, session: Session) -> Verdicts:
     verdicts, _ = run_loads(connection, session, [load], 0)
     return verdicts

@@ -7,8 +7,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from sqlmodel import Session
 
-from app.store.database import Database
+from app.store.engine import Database
 from app.store.errors import DatabaseUnusable
 
 _MIGRATIONS: Final = Path(__file__).parent.parent / "migrations"
@@ -25,7 +26,13 @@ async def migrate(database: Database) -> None:
 
     Raises DatabaseUnusable where the database was migrated by newer code.
     """
-    await database.write(lambda session: _upgrade(session.connection()))
+    if not await database.read(_is_current):
+        await database.migrate(_upgrade)
+
+
+def _is_current(session: Session) -> bool:
+    script = ScriptDirectory.from_config(alembic_config())
+    return _revisions(session.connection()) == {script.get_current_head()}
 
 
 def _upgrade(connection: Connection) -> None:

@@ -20,11 +20,10 @@ from typing import Any, Final, TypeVar
 from sqlmodel import Session
 
 from app.errors import Busy
-from app.store.database import Database
+from app.store.engine import Connection, Database
 from app.store.errors import LongRead
 from app.store.loads import Batch, K, Load, Snapshot, V, Verdicts, run_loads
 from app.store.long_reads import LongReads, OwnSnapshot, ReadLimits
-from app.store.sqlite import SqliteConnection
 
 T = TypeVar("T")
 
@@ -258,7 +257,7 @@ async def _or_end(group: _Group, work: Awaitable[T]) -> T:
         raise
 
 
-async def _serve_group(connection: SqliteConnection, group: _Group) -> None:
+async def _serve_group(connection: Connection, group: _Group) -> None:
     """Run the loads of a group, until all its operations have ended."""
     is_begun = False
     while group.open_count:
@@ -276,7 +275,7 @@ async def _serve_group(connection: SqliteConnection, group: _Group) -> None:
 
 
 def _hop(
-    connection: SqliteConnection, loads: Sequence[Load], *, is_first: bool
+    connection: Connection, loads: Sequence[Load], *, is_first: bool
 ) -> Callable[[Session], tuple[Verdicts, list[Load]]]:
     def run(session: Session) -> tuple[Verdicts, list[Load]]:
         if is_first:

@@ -4,19 +4,26 @@ Every await on a cursor of aiosqlite is a hop to its thread and back. A function
 costs one hop, however many statements it executes.
 """
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import aiosqlite
-from sqlalchemy import URL, StaticPool, create_engine, event
+from sqlalchemy import URL, Connection, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.json_text import dump_json, load_json
-from app.store.errors import DatabaseUnusable
+from app.store.engine import WaitForCommits, run_in_transaction
+from app.store.errors import CommitFailed, DatabaseUnusable
 
 T = TypeVar("T")
 
@@ -24,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS: Final = 5000
 """How long SQLite waits for another process's write before the command is answered BUSY."""
+
+WATCH_SECONDS: Final = 0.02
+"""How often the commits of other processes are looked for, while anybody listens."""
 
 WAL_LIMIT_BYTES: Final = 32 * 1024 * 1024
 """The write-ahead log shrinks to this after it was copied into the database."""
@@ -38,9 +48,6 @@ _PRAGMAS: Final = {
     "busy_timeout": BUSY_TIMEOUT_MS,
     "journal_size_limit": WAL_LIMIT_BYTES,
 }
-
-_NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL})
-_LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 class SqliteConnection:
@@ -87,6 +94,13 @@ class SqliteConnection:
     @property
     def is_search_exhausted(self) -> bool:
         return self._searched > self.search_limit
+
+    def time_spent(self) -> float:
+        """Return what the thread took of a processor: on a busy machine it mostly waits."""
+        return time.thread_time()
+
+    def resume(self, session: Session) -> None:
+        """Do nothing: a statement that fails leaves the snapshot as it was."""
 
     async def truncate_log(self) -> bool:
         """Copy the write-ahead log into the database and cut it off; False if somebody reads it."""
@@ -166,6 +180,77 @@ class SqliteConnection:
         return int(version)
 
 
+@dataclass(slots=True, eq=False)
+class SqliteDatabase:
+    """One connection for writes, opened when it is first needed, and any number for reads."""
+
+    file: Path
+    _writing: SqliteConnection | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def write(self, work: Callable[[Session], T]) -> T:
+        """Run a function in one transaction that holds the write lock, and commit it."""
+        connection = await self._write_connection()
+        try:
+            return await connection.run(partial(run_in_transaction, work))
+        except (DBAPIError, CommitFailed):
+            # Whatever state it is in, the next unit of work begins on a new one.
+            self._writing = None
+            await connection.close()
+            raise
+
+    async def read(self, work: Callable[[Session], T]) -> T:
+        connection = await self.connect_for_reads()
+        try:
+            return await connection.run(work)
+        finally:
+            await connection.close()
+
+    async def connect_for_reads(self, *, is_long: bool = False) -> SqliteConnection:  # noqa: ARG002
+        """Open a connection that cannot write. Its transactions begin with the first statement."""
+        return await SqliteConnection.open(self.file, begin="BEGIN", is_query_only=True)
+
+    async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
+        await self.write(lambda session: upgrade(session.connection()))
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[WaitForCommits]:
+        connection = await self.connect_for_reads()
+        try:
+            version = await connection.data_version()
+            rested_at = time.monotonic()
+
+            async def wait_for_commits() -> Collection[UUID] | None:
+                nonlocal version, rested_at
+                # At most a tenth of the time goes into watching, and into what it leads to.
+                await asyncio.sleep(max(WATCH_SECONDS, 10 * (time.monotonic() - rested_at)))
+                rested_at = time.monotonic()
+                before, version = version, await connection.data_version()
+                return () if version == before else None
+
+            yield wait_for_commits
+        finally:
+            await connection.close()
+
+    def announce(self, ticket_ids: Collection[UUID]) -> None:
+        """Do nothing: other processes see the commit itself."""
+
+    async def truncate_log(self) -> bool:
+        return await (await self._write_connection()).truncate_log()
+
+    async def close(self) -> None:
+        if self._writing:
+            await self._writing.close()
+
+    async def _write_connection(self) -> SqliteConnection:
+        async with self._lock:
+            if self._writing is None:
+                self._writing = await SqliteConnection.open(
+                    self.file, begin="BEGIN IMMEDIATE", is_query_only=False
+                )
+            return self._writing
+
+
 def sqlite_file(address: URL) -> Path:
     """Return the file of a SQLite address. Raises DatabaseUnusable for one in memory."""
     if not address.database or address.database == ":memory:" or "mode" in address.query:
@@ -173,25 +258,6 @@ def sqlite_file(address: URL) -> Path:
             "TICKET_ACTIVITY_DATABASE_URL must name a file: a database in memory keeps nothing."
         )
     return Path(address.database)
-
-
-def is_locked(error: DBAPIError) -> bool:
-    """Whether the engine refused because another process holds the lock: worth a retry."""
-    return _primary_code(error) in _LOCKED
-
-
-def is_out_of_space(error: DBAPIError) -> bool:
-    return _primary_code(error) in _NO_ROOM
-
-
-def is_interrupted(error: DBAPIError) -> bool:
-    """Whether `should_stop` ended the statement."""
-    return _primary_code(error) == sqlite3.SQLITE_INTERRUPT
-
-
-def _primary_code(error: DBAPIError) -> int | None:
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
 
 
 def _holds_words(message: str, words: str) -> bool:

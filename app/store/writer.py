@@ -22,11 +22,11 @@ from app.activity.decide import Outcome, decide
 from app.activity.input_limits import InputLimits
 from app.activity.state import Change, State
 from app.auth import Viewer
-from app.errors import Busy, StorageFull, WriteInDoubt
+from app.errors import Busy, WriteInDoubt
 from app.store.batch import load_state, store_changes
-from app.store.database import Database
+from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
-from app.store.sqlite import is_locked, is_out_of_space
+from app.store.faults import Fault, as_told, fault_of
 from app.store.tokens import record_token_uses
 
 _log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def _changes(verdicts: Sequence[Verdict]) -> list[Change]:
 
 def _may_be_fault_of_one(error: Exception) -> bool:
     """Whether a value that the engine refuses is at fault, and not the engine or its disk."""
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError) or fault_of(error):
         return False
     return not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError)
 
@@ -207,11 +207,8 @@ def _may_be_fault_of_one(error: Exception) -> bool:
 def _translated(error: Exception) -> Exception:
     """Return what the callers are told, or the error itself where it is a fault."""
     cause = error.__cause__ if isinstance(error, CommitFailed) else error
-    if isinstance(cause, DBAPIError) and is_out_of_space(cause):
-        return StorageFull("The disk of the database is full; nothing was written.")
-    if isinstance(error, CommitFailed):
+    if isinstance(error, CommitFailed) and fault_of(cause) is not Fault.NO_ROOM:
         _log.error("A COMMIT failed.", exc_info=error)
         return WriteInDoubt("The COMMIT failed; read before you send the request again.")
-    if isinstance(error, DBAPIError) and is_locked(error):
-        return Busy("Another process holds the database; send the request again.")
-    return error
+    assert isinstance(cause, Exception)  # noqa: S101
+    return as_told(cause)

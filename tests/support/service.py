@@ -18,7 +18,8 @@ from app.auth import Scope, parse_authorization
 from app.main import create_app
 from app.models import TicketActivityChange
 from app.settings import Settings
-from app.store.database import Database, open_database
+from app.store.database import open_database
+from app.store.engine import Database
 from app.store.tokens import create_token, revoke_token
 
 ACTIVITY_FIELDS = """

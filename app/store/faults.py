@@ -1,0 +1,72 @@
+"""What went wrong in an engine, read from its codes, and what a client is told of it."""
+
+import sqlite3
+from enum import Enum, auto
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, InterfaceError
+
+from app.errors import Busy, StorageFull
+
+
+class Fault(Enum):
+    LOCKED = auto()  # another transaction held a lock for too long
+    NO_ROOM = auto()
+    INTERRUPTED = auto()  # the statement took too long, or `should_stop` ended it
+    LOST = auto()  # the connection ended, or none can be had
+    TO_REPEAT = auto()  # the engine chose this transaction to give way: it is run again
+
+
+_SQLITE_CODES: Final = {
+    sqlite3.SQLITE_BUSY: Fault.LOCKED,
+    sqlite3.SQLITE_LOCKED: Fault.LOCKED,
+    sqlite3.SQLITE_FULL: Fault.NO_ROOM,
+    sqlite3.SQLITE_INTERRUPT: Fault.INTERRUPTED,
+}
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_SQLSTATES: Final = {
+    "25006": Fault.LOST,  # read_only_sql_transaction: the server has become a standby
+    "40001": Fault.TO_REPEAT,  # serialization_failure
+    "40P01": Fault.TO_REPEAT,  # deadlock_detected
+    "53100": Fault.NO_ROOM,  # disk_full
+    "53300": Fault.LOST,  # too_many_connections
+    "55P03": Fault.LOCKED,  # lock_not_available
+    "57014": Fault.INTERRUPTED,  # query_canceled
+    "57P01": Fault.LOST,  # admin_shutdown
+    "57P02": Fault.LOST,  # crash_shutdown
+    "57P03": Fault.LOST,  # cannot_connect_now
+    "57P05": Fault.LOST,  # idle_session_timeout
+}
+_CONNECTION_EXCEPTIONS: Final = "08"  # the class of SQLSTATEs
+
+
+def fault_of(error: BaseException | None) -> Fault | None:
+    """Return what went wrong; None where it is not the engine, or a fault of the statement."""
+    if isinstance(error, OSError | TimeoutError):
+        return Fault.LOST
+    if not isinstance(error, DBAPIError):
+        return None
+    if (code := getattr(error.orig, "sqlite_errorcode", None)) is not None:
+        return _SQLITE_CODES.get(code & 0xFF)
+    sqlstate = getattr(error.orig, "sqlstate", "") or ""
+    if error.connection_invalidated or sqlstate.startswith(_CONNECTION_EXCEPTIONS):
+        return Fault.LOST
+    if isinstance(error, InterfaceError) and hasattr(error.orig, "sqlstate"):
+        return Fault.LOST  # asyncpg itself: the connection is closed
+    return _SQLSTATES.get(sqlstate)
+
+
+def as_told(error: Exception) -> Exception:
+    """Return what a client is told of an error, or the error itself where it is a mistake."""
+    match fault_of(error):
+        case Fault.NO_ROOM:
+            return StorageFull("The disk of the database is full; nothing was written.")
+        case Fault.LOCKED | Fault.TO_REPEAT:
+            return Busy("Another process holds the database; send the request again.")
+        case Fault.INTERRUPTED:
+            return Busy("The database took too long; send the request again.")
+        case Fault.LOST:
+            return Busy("The database cannot be reached; send the request again.")
+        case _:
+            return error
