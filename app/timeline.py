@@ -3,6 +3,7 @@
 The scopes are asked for here and in the policy, so that no door can pass them by.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import aclosing
@@ -19,9 +20,9 @@ from app.activity.commands import Command
 from app.activity.cursors import FeedCursors
 from app.activity.decide import Outcome
 from app.activity.input_limits import InputLimits
-from app.activity.listing import Listing, Page, Position, Side, Window
+from app.activity.listing import EVERYTHING, Filter, Listing, Page, Position, Side, Window
 from app.activity.state import Activity, Revision, Ticket
-from app.activity.visible_changes import Begun, SeenChange, as_seen
+from app.activity.visible_changes import Begun, RecordedChange, SeenChange, as_seen
 from app.auth import Viewer
 from app.errors import InvalidInput, NotFound, TooManyStreams
 from app.json_text import encode_json
@@ -134,7 +135,7 @@ class View:
         while changes := await self.snapshot.load(
             partial(queries.load_changes, ticket_id=ticket_id, after=seq)
         ):
-            seen += as_seen(self.viewer, changes)
+            seen += as_seen(self.viewer, changes, EVERYTHING)
             if len(seen) > size:
                 seen = seen[:size]
                 return FeedPage(seen, seen[-1].seq if seen else seq, has_more=True)
@@ -170,6 +171,7 @@ class Timeline:
     cache: TimelineCache
     cursors: FeedCursors = field(init=False)
     _streams: Counter[str] = field(default_factory=Counter)
+    _matching: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def open(self) -> None:
         """Read the key of the cursors, which all processes on this database share."""
@@ -198,9 +200,9 @@ class Timeline:
         )
 
     async def follow_changes(
-        self, viewer: Viewer, ticket_id: UUID, after: str | None
+        self, viewer: Viewer, ticket_id: UUID, *, after: str | None, wanted: Filter
     ) -> AsyncGenerator[Begun | SeenChange]:
-        """Return what the viewer sees of a ticket's changes: after a cursor, or from now on.
+        """Return the changes of what the viewer sees and wants: after a cursor, or from now on.
 
         Where they begin comes first. Raises NotFound, InvalidInput and TooManyStreams; the stream
         raises Reconnect when the service shuts down.
@@ -210,22 +212,34 @@ class Timeline:
             raise TooManyStreams(
                 f"The token has {self.max_streams} subscriptions open, which is the limit."
             )
-        return self._follow(viewer, ticket, ticket.last_seq if seq is None else seq)
+        return self._follow(viewer, ticket, ticket.last_seq if seq is None else seq, wanted)
 
     async def _follow(
-        self, viewer: Viewer, ticket: Ticket, seq: int
+        self, viewer: Viewer, ticket: Ticket, seq: int, wanted: Filter
     ) -> AsyncGenerator[Begun | SeenChange]:
         self._streams[viewer.token_id] += 1
         try:
             yield Begun(seq)
             async with aclosing(self.feed.follow(ticket.id, seq)) as batches:
                 async for changes in batches:
-                    for change in as_seen(viewer, changes):
+                    for change in await self._seen(viewer, changes, wanted):
                         yield change
         finally:
             self._streams[viewer.token_id] -= 1
             if not self._streams[viewer.token_id]:
                 del self._streams[viewer.token_id]
+
+    async def _seen(
+        self, viewer: Viewer, changes: Sequence[RecordedChange], wanted: Filter
+    ) -> Sequence[SeenChange]:
+        """Return what a subscriber is sent of a batch of changes."""
+        if not wanted.words:
+            return list(as_seen(viewer, changes, wanted))
+        # Looking for words in long messages takes long: one subscriber does so at a time, and the
+        # event loop serves everybody else in between.
+        async with self._matching:
+            await asyncio.sleep(0)
+            return list(as_seen(viewer, changes, wanted))
 
 
 def _page_bytes(page: Page[Activity]) -> int:

@@ -403,6 +403,7 @@ async def varied(service: Service) -> tuple[Client, str]:
         ({"text": "pene"}, ["opened"]),
         ({"text": "nach die"}, ["Die STRASSE nach Łódź"]),
         ({"text": "  łódź \t ass "}, ["Die STRASSE nach Łódź"]),
+        ({"text": "die " * 50}, ["Die STRASSE nach Łódź"]),
         ({"text": "nach missing"}, []),
         ({"text": "%"}, ["100% of snake_case"]),
         ({"text": "e_c"}, ["100% of snake_case"]),

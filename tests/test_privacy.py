@@ -379,6 +379,7 @@ async def test_a_taken_id_is_taken_for_everybody(
                 "code": "ID_TAKEN",
                 "message": "The id is in use with other content.",
                 "path": ["input", "id"],
+                "reasons": [],
             }
         ]
 

@@ -59,7 +59,7 @@ type Query {
   ): TicketActivityChangeConnection!
 }
 
-type Viewer { actorId: UUID!  name: String!  scopes: [Scope!]! }
+type Viewer { id: ID!  actorId: UUID!  name: String!  scopes: [Scope!]! }
 
 type Ticket implements Node {
   id: ID!
@@ -101,6 +101,7 @@ type TicketActivityConnection {
 }
 
 type TicketActivityRevision {
+  id: ID!
   version: Int!
   changeType: ChangeType!
   changedAt: DateTime!
@@ -126,6 +127,18 @@ type Mutation {
   deleteTicketActivity(input: DeleteTicketActivityInput!): DeleteTicketActivityPayload!
 }
 
+input CreateTicketInput { id: ID  message: String  metadata: JSONObject! }
+
+input CreateTicketActivityInput {
+  ticketId: ID!
+  id: ID
+  activityType: ActivityType!
+  message: String
+  metadata: JSONObject!
+  isPrivate: Boolean!
+  documentId: UUID
+}
+
 input UpdateTicketActivityInput {
   ticketId: ID!
   activityId: ID!
@@ -136,11 +149,28 @@ input UpdateTicketActivityInput {
   expectedVersion: Int
 }
 
-type UpdateTicketActivityPayload { ticketActivity: TicketActivity  userErrors: [UserError!]! }
-type UserError { code: UserErrorCode!  message: String!  path: [String!] }
+type CreateTicketActivityPayload {
+  ticketActivity: TicketActivity
+  ticketActivityEdge(orderBy: TicketActivityOrder): TicketActivityEdge
+  userErrors: [UserError!]!
+}
+type UpdateTicketActivityPayload {
+  ticketActivity: TicketActivity
+  ticketActivityEdge(orderBy: TicketActivityOrder): TicketActivityEdge
+  userErrors: [UserError!]!
+}
+type DeleteTicketActivityPayload { deletedTicketActivityId: ID  userErrors: [UserError!]! }
+type UserError {
+  code: UserErrorCode!
+  message: String!
+  path: [String!]
+  reasons: [CannotUpdateReason!]!
+}
 
 type Subscription {
-  ticketActivityChanges(ticketId: ID!, after: String): TicketActivityChangesPayload!
+  ticketActivityChanges(
+    ticketId: ID!, after: String, filter: TicketActivityFilter
+  ): TicketActivityChangesPayload!
 }
 
 type TicketActivityChangesPayload { cursor: String!  change: TicketActivityChange }
@@ -149,6 +179,10 @@ type TicketActivityChange {
   cursor: String!
   changeType: ChangeType!
   activityId: ID!
+  removedTicketActivityId: ID
+  deletedTicketActivityId: ID
+  ticketActivityEdge(orderBy: TicketActivityOrder): TicketActivityEdge
+  ticket: Ticket!
   changedAt: DateTime!
   changedById: UUID
   ticketActivity: TicketActivity

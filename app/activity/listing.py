@@ -1,16 +1,19 @@
 """Pages of a timeline: which entries, in which order, from where."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from app.activity.input_limits import fault_in_text
-from app.activity.state import ABSENT, AbsentType, ActivityType
+from app.activity.state import ABSENT, AbsentType, Activity, ActivityType
 from app.errors import InvalidInput
 
 MAX_TEXT_LENGTH: Final = 200
+MAX_TEXT_WORDS: Final = 10
 
 T = TypeVar("T")
 
@@ -67,6 +70,20 @@ class Filter:
         """What must all be in the message, in any case and order, whole words or parts of them."""
         return list(dict.fromkeys((self.text or "").casefold().split()))
 
+    def passes(self, activity: Activity) -> bool:
+        """Return whether the entry is wanted; `store.queries` says the same in SQL."""
+        return (
+            (self.types is None or activity.activity_type in self.types)
+            and (self.actor_id is ABSENT or activity.actor_id == self.actor_id)
+            and (self.is_private is None or activity.is_private is self.is_private)
+            and (self.since is None or activity.created_at >= self.since)
+            and (self.until is None or activity.created_at < self.until)
+            and (self.text is None or holds_words(_folded(activity.message), self.words))
+        )
+
+
+EVERYTHING: Final = Filter()
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -99,11 +116,27 @@ class Page(Generic[T]):
     has_more: bool
 
 
+def holds_words(message: str, words: Sequence[str]) -> bool:
+    """Return whether a message holds every word, all of them folded as `casefold` does."""
+    return all(word in message for word in words)
+
+
+@lru_cache(maxsize=8)
+def _folded(message: str | None) -> str:
+    """Fold a message once for the many subscribers who ask for words in a change of it."""
+    return (message or "").casefold()
+
+
 def check_filter(wanted: Filter) -> None:
     """Raise InvalidInput for a text that costs too much to look for, or that no message holds."""
     if wanted.text is not None and len(wanted.text) > MAX_TEXT_LENGTH:
         raise InvalidInput(
             f"text has {len(wanted.text)} characters; the limit is {MAX_TEXT_LENGTH}.",
+            path=("filter", "text"),
+        )
+    if len(wanted.words) > MAX_TEXT_WORDS:
+        raise InvalidInput(
+            f"text has {len(wanted.words)} different words; the limit is {MAX_TEXT_WORDS}.",
             path=("filter", "text"),
         )
     if wanted.text is not None and (fault := fault_in_text(wanted.text)):

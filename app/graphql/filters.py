@@ -6,7 +6,7 @@ from uuid import UUID
 import strawberry
 
 from app.activity import listing
-from app.activity.listing import MAX_TEXT_LENGTH
+from app.activity.listing import MAX_TEXT_LENGTH, MAX_TEXT_WORDS
 from app.graphql.enums import ActivityType, OrderDirection, TicketActivityOrderField
 from app.graphql.inputs import absent, given
 
@@ -38,8 +38,8 @@ class TicketActivityFilter:
         default=strawberry.UNSET,
         description=(
             "Entries whose message holds every word of this text, as a word or a part of one, in "
-            f"any case and order; at most {MAX_TEXT_LENGTH} characters. Reads the ticket's "
-            "entries one by one until the page is full."
+            f"any case and order; at most {MAX_TEXT_LENGTH} characters and {MAX_TEXT_WORDS} "
+            "different words. A list reads the ticket's entries one by one until the page is full."
         ),
     )
 

@@ -17,7 +17,7 @@ from app.graphql.inputs import (
     DeleteTicketActivityInput,
     UpdateTicketActivityInput,
 )
-from app.graphql.types import Ticket, TicketActivity
+from app.graphql.types import EdgeOrder, Ticket, TicketActivity, TicketActivityEdge
 
 
 @strawberry.type(description="Why a mutation changed nothing.")
@@ -64,6 +64,12 @@ class CreateTicketActivityPayload:
     )
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
 
+    @strawberry.field(
+        description="The new entry with its place in a list, to put it there; null where it failed."
+    )
+    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
+        return TicketActivityEdge.of(self.ticket_activity, order_by)
+
 
 @strawberry.type(description="What `updateTicketActivity` answers.")
 class UpdateTicketActivityPayload:
@@ -74,6 +80,12 @@ class UpdateTicketActivityPayload:
         )
     )
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+    @strawberry.field(
+        description="`ticketActivity` with its place in a list; null where that is null."
+    )
+    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
+        return TicketActivityEdge.of(self.ticket_activity, order_by)
 
 
 @strawberry.type(description="What `deleteTicketActivity` answers.")

@@ -8,10 +8,10 @@ import strawberry
 from app.activity.page_arguments import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from app.activity.values import parse_uuid
 from app.errors import InvalidInput
+from app.graphql.changes import TicketActivityChangeConnection, load_change_connection
 from app.graphql.context import Info
 from app.graphql.error_codes import ERRORS_DESCRIPTION
 from app.graphql.scalars import TicketID
-from app.graphql.subscriptions import TicketActivityChangeConnection, load_change_connection
 from app.graphql.types import Node, Ticket, TicketActivity, Viewer
 from app.graphql_server.complexity import ListSizes
 

@@ -1,11 +1,11 @@
-"""The object types of the schema, each made from its value of the domain."""
+"""The nodes of the schema, and the connection that leads from a ticket to its entries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeAlias
 from uuid import UUID
 
 import strawberry
@@ -13,6 +13,7 @@ import strawberry
 from app.activity import policy, state
 from app.activity.cursors import make_cursor
 from app.activity.listing import (
+    EVERYTHING,
     Filter,
     Listing,
     Order,
@@ -22,17 +23,21 @@ from app.activity.listing import (
 )
 from app.activity.page_arguments import parse_window
 from app.auth import Viewer as AuthViewer
-from app.graphql.connections import (
-    PageInfo,
-    TicketActivityRevisionConnection,
-    constant,
-    load_revision_connection,
-)
 from app.graphql.context import Info
 from app.graphql.enums import ActivityType, CannotUpdateReason, Scope
 from app.graphql.filters import TicketActivityFilter, TicketActivityOrder
 from app.graphql.limit_descriptions import MESSAGE_LIMIT, METADATA_LIMIT
+from app.graphql.page_info import PageInfo, constant
+from app.graphql.revisions import TicketActivityRevisionConnection, load_revision_connection
 from app.graphql.scalars import JSONObject
+
+EdgeOrder: TypeAlias = Annotated[
+    TicketActivityOrder | None,
+    strawberry.argument(
+        description="The order of the list. Null or left out: as created, the oldest first."
+    ),
+]
+"""The argument of a field that gives one edge."""
 
 _FIRST = "How many, at most 100. Left out or null: 20."
 
@@ -46,13 +51,24 @@ class Node:
 
 @strawberry.type(description="Whoever the token of the request stands for.")
 class Viewer:
+    id: strawberry.ID = strawberry.field(
+        description=(
+            "Names the token for good, for caches: two tokens of one actor are two viewers. `node` "
+            "does not find it."
+        )
+    )
     actor_id: UUID = strawberry.field(description="The actor who is recorded with every change.")
     name: str = strawberry.field(description="The name the token was given when it was issued.")
     scopes: list[Scope] = strawberry.field(description="What the token allows.")
 
     @classmethod
     def of(cls, viewer: AuthViewer) -> "Viewer":
-        return cls(actor_id=viewer.actor_id, name=viewer.name, scopes=sorted(viewer.scopes))
+        return cls(
+            id=strawberry.ID(viewer.token_id),
+            actor_id=viewer.actor_id,
+            name=viewer.name,
+            scopes=sorted(viewer.scopes),
+        )
 
 
 @strawberry.type(description="A ticket of the CRM, as far as its timeline goes.")
@@ -64,8 +80,9 @@ class Ticket(Node):
     @strawberry.field(
         description=(
             "Where the feed of changes stands: `ticketActivityChanges` after it goes on from "
-            "exactly the state that the same query reads. It is another text each time, also "
-            "where nothing has changed."
+            "exactly the state that the same query reads. Select it with the first page, and not "
+            "when more pages are fetched: a cache would go on from there without the changes of "
+            "the pages it has. It is another text each time, also where nothing has changed."
         )
     )
     def changes_cursor(self, info: Info) -> str:
@@ -117,7 +134,7 @@ class Ticket(Node):
         ] = None,
     ) -> Annotated["TicketActivityConnection", strawberry.lazy("app.graphql.types")]:
         order = order_by.to_domain() if order_by else Order()
-        wanted = filter.to_domain() if filter else Filter()
+        wanted = filter.to_domain() if filter else EVERYTHING
         return TicketActivityConnection(
             listing=Listing(UUID(self.id), self.last_seq, wanted, order),
             window=parse_window(order, first, after, last, before),
@@ -133,6 +150,13 @@ class Ticket(Node):
             last_seq=ticket.last_seq,
             merged_into_id=ticket.merged_into_id,
         )
+
+
+async def load_ticket(info: Info, id_: UUID) -> Ticket:
+    """Return the ticket of an entry."""
+    ticket = Ticket.of(await info.context.tickets.load(id_))
+    assert ticket is not None, "a foreign key holds it"  # noqa: S101
+    return ticket
 
 
 @strawberry.type(
@@ -200,9 +224,7 @@ class TicketActivity(Node):
 
     @strawberry.field(description="The ticket the entry belongs to.")
     async def ticket(self, info: Info) -> Ticket:
-        ticket = Ticket.of(await info.context.tickets.load(self.activity.ticket_id))
-        assert ticket is not None, "a foreign key holds it"  # noqa: S101
-        return ticket
+        return await load_ticket(info, self.activity.ticket_id)
 
     @strawberry.field(description="Whether the viewer may update the entry.")
     def viewer_can_update(self, info: Info) -> bool:
@@ -243,6 +265,16 @@ class TicketActivity(Node):
 class TicketActivityEdge:
     node: TicketActivity = strawberry.field(description="The entry.")
     cursor: str = strawberry.field(description="Its place, for `after` and `before`.")
+
+    @classmethod
+    def of(
+        cls, activity: TicketActivity | None, order_by: TicketActivityOrder | None
+    ) -> "TicketActivityEdge | None":
+        """Return the edge of an entry in a list of that order, None for no entry."""
+        if activity is None:
+            return None
+        order = order_by.to_domain() if order_by else Order()
+        return cls(node=activity, cursor=make_cursor(order, activity.activity))
 
 
 @strawberry.type(
@@ -294,7 +326,7 @@ class TicketActivityConnection:
         )
     )
     async def total_count(self, info: Info) -> int:
-        return await self._count(info, Filter())
+        return await self._count(info, EVERYTHING)
 
     @strawberry.field(
         description="How many of them pass the filter. Counted when asked for, like `totalCount`."

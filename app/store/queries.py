@@ -5,6 +5,7 @@ is applied on the way: one that few entries pass reads many.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -40,6 +41,8 @@ from app.store import rows
 
 _COLUMNS = rows.ACTIVITY.c
 _HISTORY = rows.CHANGE.c
+_PREVIOUS_CHANGE = rows.CHANGE.alias("previous")
+_PREVIOUS = _PREVIOUS_CHANGE.c
 
 FEED_PAGE_SIZE: Final = 100
 FEED_PAGE_CHARACTERS: Final = 256 * 1024
@@ -68,10 +71,12 @@ _CHANGES = (
         _HISTORY.seq,
         _HISTORY.change_type,
         _HISTORY.was_private,
+        _PREVIOUS.message.label("message_before"),
         _COLUMNS.is_private.label("is_private_now"),
         _COLUMNS.deleted_at.label("deleted_now"),
         (
             func.coalesce(func.length(_HISTORY.message), 0)
+            + func.coalesce(func.length(_PREVIOUS.message), 0)
             + func.length(cast(_HISTORY.metadata, Text))
         ).label("characters"),
         # The activity as the change left it: what no update changes, the rest from the history.
@@ -93,6 +98,12 @@ _CHANGES = (
         rows.CHANGE,
         rows.ACTIVITY,
         (_COLUMNS.ticket_id == _HISTORY.ticket_id) & (_COLUMNS.id == _HISTORY.activity_id),
+    )
+    .outerjoin(
+        _PREVIOUS_CHANGE,
+        (_PREVIOUS.ticket_id == _HISTORY.ticket_id)
+        & (_PREVIOUS.activity_id == _HISTORY.activity_id)
+        & (_PREVIOUS.version == _HISTORY.version - 1),
     )
     .where(_HISTORY.ticket_id == bindparam("ticket_id"), _HISTORY.seq > bindparam("after"))
     .order_by(_HISTORY.seq)
@@ -135,10 +146,12 @@ def load_changes(
 
 
 def _recorded_change(row: Sequence[Any]) -> RecordedChange:
-    seq, change_type, was_private, is_private_now, deleted_now, characters, *activity = row
+    seq, change_type, was_private, message, is_private_now, deleted_now, characters, *rest = row
+    activity, before = Activity(*rest), None
+    if was_private is not None:
+        before = replace(activity, is_private=was_private, message=message, deleted_at=None)
     is_private_now = None if deleted_now else is_private_now
-    entry = Activity(*activity)
-    return RecordedChange(seq, change_type, entry, was_private, is_private_now, characters)
+    return RecordedChange(seq, change_type, activity, before, is_private_now, characters)
 
 
 def load_cursor_key(session: Session) -> bytes:

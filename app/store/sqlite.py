@@ -21,6 +21,7 @@ from sqlalchemy import URL, Connection, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from app.activity.listing import holds_words
 from app.json_text import dump_json, load_json
 from app.store.engine import WaitForCommits, run_in_transaction
 from app.store.errors import CommitFailed, DatabaseUnusable
@@ -262,8 +263,7 @@ def sqlite_file(address: URL) -> Path:
 
 def _holds_words(message: str, words: str) -> bool:
     """Whether a message holds every word, in any case; `words` is folded and has spaces between."""
-    folded = message.casefold()
-    return all(word in folded for word in words.split(" "))
+    return holds_words(message.casefold(), words.split(" "))
 
 
 def _verify(name: str, expected: object, row: Any) -> None:

@@ -108,9 +108,9 @@ async def subscribe(
     await send(ws, id=id_, type="subscribe", payload={"query": query, "variables": vars_})
 
 
-async def follow(ws: ClientConnection, id_: str = "1", **vars_: Any) -> str:
+async def follow(ws: ClientConnection, id_: str = "1", query: str = FOLLOW, **vars_: Any) -> str:
     """Subscribe to a ticket, wait until it stands, and return where it begins."""
-    await subscribe(ws, id_, **vars_)
+    await subscribe(ws, id_, query, **vars_)
     message = await receive(ws)
     assert (message["id"], message["type"]) == (id_, "next"), message
     return begun(message["payload"])

@@ -1,6 +1,6 @@
-"""What all connections share, and that of the revisions of an entry."""
+"""The revisions of an entry, and the connection that lists them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import datetime
 from uuid import UUID
 
@@ -11,40 +11,15 @@ from app.activity.page_arguments import parse_size
 from app.activity.state import Activity, Revision
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
+from app.graphql.page_info import PageInfo, constant
 from app.graphql.scalars import JSONObject
-
-
-@strawberry.type(description="Where a page lies in its list.")
-class PageInfo:
-    start_cursor: str | None = strawberry.field(
-        description="The cursor of the first item; null on an empty page."
-    )
-    end_cursor: str | None = strawberry.field(
-        description="The cursor of the last item; null on an empty page."
-    )
-    has_next: strawberry.Private[Callable[[], Awaitable[bool]]]
-    has_previous: strawberry.Private[Callable[[], Awaitable[bool]]]
-
-    @strawberry.field(description="Whether there are items after this page.")
-    async def has_next_page(self) -> bool:
-        return await self.has_next()
-
-    @strawberry.field(description="Whether there are items before this page.")
-    async def has_previous_page(self) -> bool:
-        return await self.has_previous()
-
-
-def constant(value: bool) -> Callable[[], Awaitable[bool]]:  # noqa: FBT001, RUF100
-    """Return a function of the kind `PageInfo` asks, for an answer that is known already."""
-
-    async def known() -> bool:
-        return value
-
-    return known
 
 
 @strawberry.type(description="What an entry held from one change to the next.")
 class TicketActivityRevision:
+    id: strawberry.ID = strawberry.field(
+        description="Names the revision for good, for caches. `node` does not find it."
+    )
     version: int = strawberry.field(description="The version of the entry, from 1, without gaps.")
     change_type: ChangeType = strawberry.field(description="What made this version.")
     changed_at: datetime = strawberry.field(description="When it was made.")
@@ -68,6 +43,7 @@ class TicketActivityRevision:
     @classmethod
     def of(cls, revision: Revision) -> "TicketActivityRevision":
         return cls(
+            id=strawberry.ID(f"{revision.activity_id}:{revision.version}"),
             version=revision.version,
             change_type=revision.change_type,
             changed_at=revision.changed_at,
