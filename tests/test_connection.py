@@ -2,8 +2,6 @@
 
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -13,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from app.auth import Scope
 from app.settings import Settings
 from tests.support.service import CREATE_TICKET, JSON, Client, Service, start
+from tests.support.statements import statements
 
 PAGE = """
 query Page(
@@ -542,21 +539,6 @@ async def test_a_text_that_no_message_can_hold_is_refused(
     assert what in await refusal(client, ticket_id, filter={"text": impossible})
 
 
-@contextmanager
-def recorded() -> Iterator[list[tuple[str, Any]]]:
-    """Collect the statements, with their parameters, that any engine executes meanwhile."""
-    seen: list[tuple[str, Any]] = []
-
-    def note(_1: Any, _2: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
 async def plan_of(service: Service, statement: str, parameters: Any) -> str:
     return "\n".join(await service.explain(statement, parameters))
 
@@ -584,7 +566,7 @@ async def test_a_page_is_found_on_the_index_of_its_order(
         {"first": 2, "after": ends["startCursor"], "before": ends["endCursor"]},
     ]
 
-    with recorded() as seen:
+    with statements() as seen:
         for window, wanted in product(windows, WANTED):
             await page(client, ticket_id, orderBy=order, filter=wanted, **window)
 
@@ -602,7 +584,7 @@ async def test_a_page_since_a_time_is_found_without_sorting(
 ) -> None:
     client, ticket_id = five
 
-    with recorded() as seen:
+    with statements() as seen:
         await page(client, ticket_id, orderBy=order, filter={"since": SECOND, "until": FOURTH})
 
     [(statement, parameters)] = [one for one in seen if "ORDER BY" in one[0]]

@@ -1,8 +1,6 @@
 """`Ticket.mergedInto` follows from the newest MERGED_INTO entry that stands."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -10,13 +8,13 @@ import pytest
 from alembic import command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, event
-from sqlalchemy.engine import Engine
+from sqlalchemy import Connection
 
 from app.auth import Scope
 from app.settings import Settings
 from app.store.migrate import alembic_config
 from tests.support.service import CREATE_ACTIVITY, JSON, UPDATE, Client, Service, start
+from tests.support.statements import scans, statements
 from tests.test_migrations import on_database
 
 MERGED_INTO = "query MergedInto($id: ID!) { ticket(id: $id) { mergedInto { id } } }"
@@ -352,21 +350,6 @@ async def test_the_migration_mends_what_earlier_releases_left(
     assert target == (tickets[expected] if expected else None)
 
 
-@contextmanager
-def statements() -> Iterator[list[tuple[str, Any]]]:
-    """Collect what any engine executes meanwhile."""
-    seen: list[tuple[str, Any]] = []
-
-    def note(_1: Any, _2: Any, statement: str, parameters: Any, *_more: Any) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-
-
 async def test_the_merges_of_a_ticket_are_found_without_reading_its_timeline(
     service: Service, moderator: Client, tickets: list[str]
 ) -> None:
@@ -378,4 +361,4 @@ async def test_the_merges_of_a_ticket_are_found_without_reading_its_timeline(
     [(statement, parameters)] = [one for one in executed if "'merged_into'" in one[0]]
     steps = await service.explain(statement, parameters)
     assert steps[0].startswith("SEARCH merge USING COVERING INDEX ix_ticket_activity_merge")
-    assert all(step.startswith("SEARCH") for step in steps)
+    assert scans(steps) == []

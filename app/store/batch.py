@@ -6,7 +6,7 @@ A handful of statements whatever the number of commands.
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import bindparam, insert, literal_column, tuple_, update
+from sqlalchemy import bindparam, insert, literal_column, update
 from sqlmodel import Session, select
 
 from app.activity.commands import Command, CreateActivity, UpdateActivity
@@ -22,30 +22,25 @@ from app.activity.state import (
     merge_target,
 )
 from app.store import rows
+from app.store.parameters import are_among, is_among
 
 _SELECT_TICKETS = (
     select(*rows.TICKET_COLUMNS)
-    .where(rows.TICKET.c.id.in_(bindparam("ids", expanding=True)))
+    .where(is_among(rows.TICKET.c.id, "ids"))
     # Locks are taken in the order of the ids, so that two processes cannot wait for each other.
     .order_by(rows.TICKET.c.id)
     .with_for_update()
 )
 # Without a lock: that they exist is all that is asked, and no ticket is ever deleted.
-_SELECT_TARGETS = select(*rows.TICKET_COLUMNS).where(
-    rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
-)
-_SELECT_IDS_IN_USE = select(rows.NODE.c.id).where(
-    rows.NODE.c.id.in_(bindparam("ids", expanding=True))
-)
+_SELECT_TARGETS = select(*rows.TICKET_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
+_SELECT_IDS_IN_USE = select(rows.NODE.c.id).where(is_among(rows.NODE.c.id, "ids"))
 _SELECT_ACTIVITIES = select(*rows.ACTIVITY_COLUMNS).where(
-    tuple_(rows.ACTIVITY.c.ticket_id, rows.ACTIVITY.c.id).in_(bindparam("keys", expanding=True))
+    are_among(rows.ACTIVITY.c.ticket_id, rows.ACTIVITY.c.id, "keys")
 )
 _SELECT_ORIGINALS = select(
     rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id, *rows.ORIGINAL_COLUMNS
 ).where(
-    tuple_(rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id).in_(
-        bindparam("keys", expanding=True)
-    ),
+    are_among(rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id, "keys"),
     rows.CHANGE.c.version == 1,
 )
 # Every column asked of it is in its index `ix_ticket_activity_merge`: SQLite's planner would else
@@ -69,7 +64,7 @@ _SELECT_MERGES = (
         & (rows.CHANGE.c.activity_id == _MERGE.c.id),
     )
     .where(
-        _MERGE.c.ticket_id.in_(bindparam("ids", expanding=True)),
+        is_among(_MERGE.c.ticket_id, "ids"),
         # Written out, as in the condition of the index: a parameter could have any value.
         _MERGE.c.activity_type == literal_column("'merged_into'"),
         _MERGE.c.deleted_at.is_(None),

@@ -38,6 +38,7 @@ from app.activity.state import ABSENT, Activity, ChangeType, Revision, Ticket
 from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
 from app.store import rows
+from app.store.parameters import is_among
 
 _COLUMNS = rows.ACTIVITY.c
 _HISTORY = rows.CHANGE.c
@@ -48,9 +49,7 @@ FEED_PAGE_SIZE: Final = 100
 FEED_PAGE_CHARACTERS: Final = 256 * 1024
 """A page of the feed ends with the change that exceeds this, so that few pages fill no memory."""
 
-_TICKETS = select(*rows.TICKET_COLUMNS).where(
-    rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
-)
+_TICKETS = select(*rows.TICKET_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
 _ACTIVITIES = (
     select(*rows.ACTIVITY_COLUMNS)
     .join_from(
@@ -59,12 +58,12 @@ _ACTIVITIES = (
         (rows.ACTIVITY.c.ticket_id == rows.NODE.c.ticket_id)
         & (rows.ACTIVITY.c.id == rows.NODE.c.id),
     )
-    .where(rows.NODE.c.id.in_(bindparam("ids", expanding=True)))
+    .where(is_among(rows.NODE.c.id, "ids"))
 )
 
 
 _LAST_SEQS = select(rows.TICKET.c.id, rows.TICKET.c.last_seq).where(
-    rows.TICKET.c.id.in_(bindparam("ids", expanding=True))
+    is_among(rows.TICKET.c.id, "ids")
 )
 _CHANGES = (
     select(  # type: ignore[call-overload]

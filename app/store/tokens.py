@@ -10,8 +10,9 @@ from sqlmodel import Session, select
 from app.auth import IssuedToken, Scope, Token, generate_token
 from app.models import AccessToken
 from app.store import rows
+from app.store.parameters import is_among
 
-_FIND = select(*rows.TOKEN_COLUMNS).where(rows.TOKEN.c.id.in_(bindparam("ids", expanding=True)))
+_FIND = select(*rows.TOKEN_COLUMNS).where(is_among(rows.TOKEN.c.id, "ids"))
 _RECORD_USE = update(rows.TOKEN).where(rows.TOKEN.c.id == bindparam("key_id"))
 
 

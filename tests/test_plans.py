@@ -1,0 +1,60 @@
+"""No statement of a request reads a whole table."""
+
+from uuid import uuid4
+
+from app.auth import Scope
+from tests.support.service import (
+    ACTIVITY,
+    CREATE_ACTIVITY,
+    CREATE_TICKET,
+    UPDATE,
+    Service,
+)
+from tests.support.statements import scans, statements
+
+DELETE = """
+mutation Delete($input: DeleteTicketActivityInput!) {
+  deleteTicketActivity(input: $input) { userErrors { code } }
+}
+"""
+
+READ = """
+query Read($id: ID!, $ids: [ID!]!) {
+  nodes(ids: $ids) { id }
+  ticket(id: $id) {
+    mergedInto { id }
+    activities(first: 5, filter: {types: [COMMENT]}) {
+      totalCount filteredCount pageInfo { hasPreviousPage hasNextPage }
+      nodes { id revisions { totalCount nodes { version } } ticket { id } }
+    }
+  }
+  ticketActivityChanges(ticketId: $id, first: 5) { nodes { cursor } }
+}
+"""
+
+
+async def test_every_statement_searches_by_an_index(service: Service) -> None:
+    author = await service.client(*Scope)
+    ticket_id, other_id = await author.create_ticket(), await author.create_ticket()
+    merge = {"activityType": "MERGED_INTO", "metadata": {"ticketId": other_id}}
+
+    with statements() as executed:
+        entry = await author.create_activity(ticket_id, id=str(uuid4()), message="one")
+        again = {"ticketId": ticket_id, "activityType": "COMMENT", "message": "one"}
+        await author.mutate(CREATE_ACTIVITY, id=entry["id"], **again)
+        await author.mutate(CREATE_TICKET, id=ticket_id)
+        await author.create_activity(ticket_id, **merge)
+        await author.mutate(UPDATE, ticketId=ticket_id, activityId=entry["id"], message="two")
+        await author.graphql(ACTIVITY, ticketId=ticket_id, activityId=entry["id"])
+        document = await author.graphql(READ, id=ticket_id, ids=[ticket_id, entry["id"]])
+        await author.get(ticket_id, entry["id"])
+        await author.mutate(DELETE, ticketId=ticket_id, activityId=entry["id"])
+
+    assert "errors" not in document, document
+    plans = {
+        statement: await service.explain(statement, parameters)
+        for statement, parameters in executed
+        if not isinstance(parameters, list) and not statement.startswith(("BEGIN", "INSERT"))
+    }
+    assert len(plans) > 10
+    assert {statement: scans(plan) for statement, plan in plans.items() if scans(plan)} == {}
