@@ -37,6 +37,10 @@ def one(_session: Session) -> int:
     return 1
 
 
+def count_tickets(session: Session) -> int:
+    return int(session.connection().exec_driver_sql("SELECT count(*) FROM ticket").scalar_one())
+
+
 def count_long(session: Session, size: int = LONG_STEPS) -> int:
     """Count by a statement that takes long."""
     statement = text(
@@ -448,3 +452,35 @@ async def test_pages_of_many_clients_of_one_token_are_never_busy(service: Servic
     documents = await asyncio.gather(*(client.graphql(query, id=ticket_id) for _ in range(100)))
 
     assert [document for document in documents if "errors" in document] == []
+
+
+# The write-ahead log
+
+
+async def test_a_connection_that_waits_keeps_no_snapshot(timeline: Timeline) -> None:
+    has_begun, may_end = ([asyncio.Event() for _ in range(2)] for _ in range(2))
+
+    def hold(number: int) -> asyncio.Task[int]:
+        async def operate(snapshot: Snapshot) -> int:
+            found = await snapshot.load(count_tickets)
+            has_begun[number].set()
+            await may_end[number].wait()
+            return found
+
+        return asyncio.create_task(timeline.reader.read(TOKEN, operate))
+
+    held = []
+    for number in range(2):  # each on a connection of its own
+        held.append(hold(number))
+        await has_begun[number].wait()
+    third = asyncio.create_task(timeline.reader.load(TOKEN, count_tickets))
+    await asyncio.sleep(0)  # it waits for a connection
+    may_end[1].set()
+    await held[1]
+    may_end[0].set()
+    await asyncio.gather(held[0], third)
+    await create_ticket(timeline)
+
+    async with asyncio.timeout(10):
+        while not await timeline.reader.database.truncate_log():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

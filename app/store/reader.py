@@ -221,7 +221,8 @@ class Reader:
         try:
             while True:
                 await _or_end(group, _serve_group(connection, group))
-                if not self._groups:
+                if not self._groups or self._time_left(patience) > 0:
+                    # While it waits it must keep no snapshot: the write-ahead log would only grow.
                     await connection.run(Session.rollback)
                 group = await self._next_group(patience)
         finally:
@@ -233,10 +234,14 @@ class Reader:
             if not self._groups:
                 self._wake.clear()
                 await self._wake.wait()
-            elif (left := self._groups[0].asked_at + patience - time.monotonic()) > 0:
+            elif (left := self._time_left(patience)) > 0:
                 await asyncio.sleep(left)
             else:
                 return self._take()
+
+    def _time_left(self, patience: float) -> float:
+        """Return how long the first group is still to wait for a more patient connection."""
+        return self._groups[0].asked_at + patience - time.monotonic()
 
     def _take(self) -> _Group:
         group = self._groups.popleft()
