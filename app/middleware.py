@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Collection
+from itertools import count
+from secrets import token_hex
 from typing import Final
-from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -23,6 +24,9 @@ from app.http import request_id
 from app.problems import problem
 
 _log: Final = logging.getLogger(__name__)
+
+_PROCESS_ID: Final = token_hex(10)
+_request_numbers: Final = count()
 
 _ALLOWED_METHODS: Final = ("GET", "HEAD", "POST", "PUT")
 _ALLOWED_HEADERS: Final = (
@@ -68,7 +72,7 @@ class RequestBounds:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        identifier = uuid4().hex
+        identifier = f"{_PROCESS_ID}{next(_request_numbers):012x}"
         scope.setdefault("state", {})["request_id"] = identifier
         send = _with_headers(send, identifier.encode())
         if error := self._error(scope):

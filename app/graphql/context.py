@@ -28,8 +28,9 @@ _log = logging.getLogger(__name__)
 
 
 class Context:
-    """One for each operation: what it loads is loaded once, many keys at a time.
+    """One for each operation.
 
+    Loads by id that are asked for at once are one statement: the reader merges them.
     `last_event_id` is where a client resumes a stream of events.
     """
 
@@ -49,8 +50,7 @@ class Context:
         """Forget everything that was loaded, and read through this snapshot from now on."""
         self._snapshot = snapshot
         self._view: View | None = None
-        self.tickets: DataLoader[UUID, Ticket | None] = DataLoader(self._load_tickets)
-        self.activities: DataLoader[UUID, Activity | None] = DataLoader(self._load_activities)
+        self._written: Outcome | None = None
         self._revisions: dict[tuple[int, int], DataLoader[Activity, list[Revision]]] = {}
 
     @property
@@ -67,11 +67,17 @@ class Context:
             self._revisions[after, size] = DataLoader(load, cache_key_fn=_version_key)
         return self._revisions[after, size]
 
-    async def _load_tickets(self, ids: list[UUID]) -> list[Ticket | None]:
-        return await self.view.load_tickets(ids)
+    async def load_ticket(self, id_: UUID) -> Ticket | None:
+        """Return the ticket; the one that a mutation wrote needs no read."""
+        if self._written and self._written.ticket.id == id_:
+            return self._written.ticket
+        [ticket] = await self.view.load_tickets([id_])
+        return ticket
 
-    async def _load_activities(self, ids: list[UUID]) -> list[Activity | None]:
-        return await self.view.load_activities(ids)
+    async def load_activity(self, id_: UUID) -> Activity | None:
+        """Return the entry; None where there is none or the viewer does not see it."""
+        [activity] = await self.view.load_activities([id_])
+        return activity
 
 
 class MutationContext(Context):
@@ -93,9 +99,7 @@ class MutationContext(Context):
             await self._begin_payload(is_committed=False)
             raise
         await self._begin_payload(is_committed=True)
-        # What the write itself has told needs no read.
-        self.tickets.prime(outcome.ticket.id, outcome.ticket)
-        self.activities.prime(outcome.activity.id, outcome.activity)
+        self._written = outcome
         return outcome
 
     async def close(self) -> None:

@@ -65,7 +65,7 @@ class Query:
         info: Info,
         id: TicketID,
     ) -> Ticket | None:
-        return Ticket.of(await info.context.tickets.load(parse_uuid(id, "id")))
+        return Ticket.of(await info.context.load_ticket(parse_uuid(id, "id")))
 
     @strawberry.field(
         description=(
@@ -82,7 +82,7 @@ class Query:
         ],
     ) -> TicketActivity | None:
         ticket = parse_uuid(ticket_id, "ticketId")
-        activity = await info.context.activities.load(parse_uuid(activity_id, "activityId"))
+        activity = await info.context.load_activity(parse_uuid(activity_id, "activityId"))
         return TicketActivity.of(activity if activity and activity.ticket_id == ticket else None)
 
     @strawberry.field(
@@ -116,6 +116,6 @@ async def _find_node(info: Info, id_: str) -> Node | None:
     except InvalidInput:
         return None
     ticket, activity = await asyncio.gather(
-        info.context.tickets.load(key), info.context.activities.load(key)
+        info.context.load_ticket(key), info.context.load_activity(key)
     )
     return Ticket.of(ticket) or TicketActivity.of(activity)

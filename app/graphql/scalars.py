@@ -1,6 +1,7 @@
 """The scalars of the schema: strict when read, canonical when written."""
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, NewType, TypeAlias
 from uuid import UUID
 
@@ -33,6 +34,10 @@ def _parse_json_object(value: object) -> values.JSONObject:
     raise InvalidInput("A JSONObject must be a JSON object, not another kind of value.")
 
 
+# An entry has many of both, and pages of a timeline show the same ones again and again.
+_write_uuid = lru_cache(maxsize=4096)(str)
+_write_datetime = lru_cache(maxsize=4096)(format_datetime)
+
 SCALARS: dict[object, ScalarDefinition] = {
     UUID: strawberry.scalar(
         name="UUID",
@@ -40,7 +45,7 @@ SCALARS: dict[object, ScalarDefinition] = {
             "A UUID as canonical text. Read in either case, always with hyphens and without "
             f"braces or prefix; written in lower case. Pattern: `{UUID_PATTERN}`."
         ),
-        serialize=str,
+        serialize=_write_uuid,
         parse_value=parse_uuid,
         specified_by_url="https://www.rfc-editor.org/rfc/rfc9562",
     ),
@@ -51,7 +56,7 @@ SCALARS: dict[object, ScalarDefinition] = {
             "`2026-11-23T15:07:05.514Z`. Read with any offset and at most nine decimals, of "
             "which three are kept."
         ),
-        serialize=format_datetime,
+        serialize=_write_datetime,
         parse_value=parse_datetime,
         specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
     ),

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 from graphql import OperationType
@@ -151,6 +151,32 @@ async def _once(result: Awaitable[Result]) -> AsyncGenerator[Event]:
     yield event_of(await result)
 
 
+_HEADERS: Final = {
+    media_type: [
+        (b"content-type", f"{media_type}; charset=utf-8".encode()),
+        (b"cache-control", b"no-store"),
+        (b"vary", b"Accept"),
+    ]
+    for media_type in (JSON, GRAPHQL_RESPONSE_JSON)
+}
+
+
+@dataclass(slots=True)
+class GraphQLResponse:
+    """A response document. Starlette's own class builds its headers anew each time."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+AnyResponse: TypeAlias = Response | EventStreamResponse | GraphQLResponse
+
+
 @dataclass(frozen=True, slots=True)
 class GraphQLEndpoint(Generic[ViewerT]):
     """An ASGI application for one path.
@@ -166,11 +192,11 @@ class GraphQLEndpoint(Generic[ViewerT]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         response = await self._respond(request)
-        if request.method == "HEAD" and isinstance(response, Response):
+        if request.method == "HEAD" and isinstance(response, Response | GraphQLResponse):
             response.body = b""  # the headers stay those of GET
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response | EventStreamResponse:
+    async def _respond(self, request: Request) -> AnyResponse:
         """Answer the request, or what it raises: the one place where errors become responses."""
         media_type = JSON  # until the client's choice is known
         try:
@@ -195,7 +221,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
             )
         return media_type
 
-    async def _answer(self, request: Request, media_type: str) -> Response | EventStreamResponse:
+    async def _answer(self, request: Request, media_type: str) -> AnyResponse:
         # Before the body: whoever has no token makes the service neither read nor parse anything.
         authorization = request.headers.get("authorization")
         viewer = await self.operations.authenticate(authorization)
@@ -243,13 +269,16 @@ def _require_method(request: Request) -> None:
 
 
 def _require_allowed(kind: OperationType, request: Request) -> None:
-    is_stream = preferred_type(_accept(request), (EVENT_STREAM,)) is not None
-    if kind is OperationType.SUBSCRIPTION and (not is_stream or _accept(request) is None):
+    if kind is OperationType.SUBSCRIPTION and not _accepts_stream(_accept(request)):
         raise InvalidInput(
             f"A subscription has many responses: accept {EVENT_STREAM}, or use WebSocket."
         )
     if kind is OperationType.MUTATION and request.method != "POST":
         raise MethodNotAllowed("A mutation must be sent by POST.", allow="POST")
+
+
+def _accepts_stream(accept: str | None) -> bool:
+    return accept is not None and preferred_type(accept, (EVENT_STREAM,)) is not None
 
 
 def _url_parameters(request: Request) -> dict[str, object]:
@@ -304,7 +333,7 @@ def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
 # The response
 
 
-def _executed(result: Result, request: Request, media_type: str) -> Response:
+def _executed(result: Result, request: Request, media_type: str) -> GraphQLResponse:
     """Answer an executed operation: a success whatever its fields met, even if `data` is null."""
     if not result.errors:
         return _response({"data": result.data}, 200, media_type)
@@ -313,7 +342,7 @@ def _executed(result: Result, request: Request, media_type: str) -> Response:
     return _response({"errors": errors, "data": result.data}, status, media_type)
 
 
-def _not_executed(error: Exception, request: Request, media_type: str) -> Response:
+def _not_executed(error: Exception, request: Request, media_type: str) -> GraphQLResponse:
     """Answer what failed before an operation was executed: there is no `data`."""
     errors = errors_of(error, request_id(request.scope))
     headers = error.headers if isinstance(error, ServiceError) else {}
@@ -333,10 +362,8 @@ def _status(error: Exception, errors: list[FormattedError], media_type: str) -> 
 
 def _response(
     document: dict[str, Any], status: int, media_type: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    own = {
-        "Content-Type": f"{media_type}; charset=utf-8",
-        "Cache-Control": "no-store",
-        "Vary": "Accept",
-    }
-    return Response(encode_json(document), status, own | dict(headers or {}))
+) -> GraphQLResponse:
+    body = encode_json(document)
+    own = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    length = (b"content-length", b"%d" % len(body))
+    return GraphQLResponse(status, [*_HEADERS[media_type], *own, length], body)
