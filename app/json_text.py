@@ -1,21 +1,16 @@
-"""JSON between bytes and values: by orjson where it reads and writes what we promise, else by json.
+"""JSON between bytes and values: written by orjson, read by the standard library.
 
-orjson reads an integer beyond 64 bits as a float and does not say whether it rounded a decimal, so
-a text that may hold such a number goes to the strict decoder, and so does one that orjson refuses:
-the decoder knows the reason to tell. What both accept they read alike (tests/test_json_text.py).
+orjson reads an integer beyond 64 bits as a float and does not say whether it rounded a decimal.
+Finding out which texts hold such numbers costs more time than it would save on the others.
 """
 
 import json
-import re
 from typing import Any, Final
 
 import orjson
 
 from app.errors import InvalidInput
 from app.numerals import parse_decimal
-
-# A number that is not a short integer, wherever JSON may have one; in a string it does no harm.
-_DOUBTFUL_NUMBER: Final = re.compile(rb"(?:^|[:\[,\s])-?(?:[0-9]+[.eE]|[0-9]{18}|0[,\]}\s])")
 
 
 def _refuse_constant(name: str) -> None:
@@ -65,16 +60,6 @@ def parse_json(text: str | bytes, subject: str) -> object:
     An integer or a nesting that Python can hold passes: the domain has its own bounds. A decimal
     that a float may have rounded is a WrittenFloat.
     """
-    try:
-        encoded = text.encode() if isinstance(text, str) else text
-        if not _DOUBTFUL_NUMBER.search(encoded):
-            return orjson.loads(encoded)
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
-        pass
-    return _parse_slowly(text, subject)
-
-
-def _parse_slowly(text: str | bytes, subject: str) -> object:
     try:
         return _decoder.decode(text if isinstance(text, str) else text.decode())
     except UnicodeDecodeError as error:
