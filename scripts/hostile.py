@@ -31,6 +31,7 @@ import httpx2
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from app.activity.listing import MAX_TEXT_WORDS
 from tests.support.process import serve, token
 from tests.support.service import ACTIVITY, UPDATE, Client
 
@@ -47,13 +48,14 @@ PAGE: Final = """
 query Page($id: ID!) { ticket(id: $id) { activities(first: 50) {
   totalCount nodes { id message metadata createdAt actorId version } } } }
 """
-WORDS: Final = " ".join("é" * length for length in range(1, 17)) + " é" * 20
+WORDS: Final = " ".join("é" * length for length in range(1, MAX_TEXT_WORDS + 1))
 LARGE_ENTRIES: Final = 400
 SMALL_ENTRIES: Final = 100_000
 USUAL_ENTRIES: Final = 5_000
 OK: Final = 200
 HISTORY: Final = 300
 CLIENTS_OF_A_KIND: Final = 2
+ATTACKS: Final = ("search", "count", "huge", "resume", "create")
 PORTION: Final = 0.5
 """What must be left of the throughput of each kind."""
 
@@ -210,9 +212,9 @@ class Attack:
     acknowledged: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
-    async def run(self, seconds: float, size: int) -> None:
+    async def run(self, seconds: float, size: int, names: Sequence[str]) -> None:
         end = time.monotonic() + seconds
-        kinds = (self._search, self._count, self._huge, self._resume, self._create)
+        kinds = [getattr(self, f"_{name}") for name in names]
         await asyncio.gather(*(until(end, kind) for kind in kinds for _ in range(size)))
 
     async def _query(self, name: str, query: str, **variables: Any) -> Any:
@@ -274,16 +276,16 @@ async def read_pages(origin: str, access: str, ticket_id: str, seconds: float) -
 
 
 def attack(pipe: Connection, origin: str, access: str, tickets: tuple[str, str, str]) -> None:
-    """Run in a process of its own: for each (kind, seconds, size) that comes, attack and tell."""
+    """Run in a process of its own: for each (kinds, seconds, size) that comes, attack and tell."""
     large, small, usual = tickets
     while order := pipe.recv():
-        kind, seconds, size = order
-        if kind == "pages":
+        kinds, seconds, size = order
+        if kinds == ["pages"]:
             asyncio.run(read_pages(origin, access, usual, seconds))
             pipe.send(None)
             continue
         attacking = Attack(client(origin, access), large, small)
-        asyncio.run(attacking.run(seconds, size))
+        asyncio.run(attacking.run(seconds, size, kinds))
         pipe.send((attacking.answers, attacking.acknowledged, attacking.refused))
 
 
@@ -371,7 +373,7 @@ async def course(file: Path, origin: str, accesses: list[str], options: Any) -> 
     try:
         await victim.measure(1)
         before = await victim.measure(seconds)
-        ours.send(("overload", seconds + 2, options.attackers))
+        ours.send((options.kinds, seconds + 2, options.attackers))
         await asyncio.sleep(1)
         meanwhile = await victim.measure(seconds)
         answers, acknowledged, refused = await asyncio.to_thread(ours.recv)
@@ -380,7 +382,7 @@ async def course(file: Path, origin: str, accesses: list[str], options: Any) -> 
         missing, stored = misreported(file, acknowledged, refused)
         print(f"creations acknowledged and missing: {missing}; refused and stored: {stored}")
         before = await victim.measure(seconds, writers=4)
-        ours.send(("pages", seconds + 2, 0))
+        ours.send((["pages"], seconds + 2, 0))
         await asyncio.sleep(1)
         meanwhile = await victim.measure(seconds, writers=4)
         await asyncio.to_thread(ours.recv)
@@ -398,6 +400,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--attackers", type=int, default=4, help="clients of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=ATTACKS, default=ATTACKS)
     options = parser.parse_args()
     print("load average before:", *(f"{load:.1f}" for load in os.getloadavg()))
     with TemporaryDirectory() as folder:

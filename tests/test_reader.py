@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from app.activity.commands import CreateTicket, UpdateActivity
+from app.activity.listing import MAX_TEXT_WORDS
 from app.activity.values import generate_uuid7
 from app.auth import Scope, Viewer, parse_authorization
 from app.errors import Busy, QueryTooComplex
@@ -340,7 +341,7 @@ query Count($id: ID!, $text: String!) { ticket(id: $id) {
   activities(filter: {text: $text}) { filteredCount }
 } }
 """
-WORDS = " ".join("é" * length for length in range(1, 17)) + " é" * 20
+WORDS = " ".join("é" * length for length in range(1, MAX_TEXT_WORDS + 1))
 
 
 async def many_large_messages(service: Service, client: Client, count: int) -> str:
