@@ -29,9 +29,17 @@ Authenticate = Callable[[str | None], Awaitable[Viewer]]
 
 @dataclass(slots=True)
 class _KnownToken:
+    """A token as it was read; its last use is stored now and then."""
+
     issued: IssuedToken
+    viewer: Viewer
     read_at: datetime
     use_recorded_at: datetime | None
+
+    def is_valid_at(self, now: datetime) -> bool:
+        """Whether it was read a moment ago and has not expired."""
+        expires_at = self.issued.expires_at
+        return _is_fresh(self.read_at, now) and (expires_at is None or now < expires_at)
 
 
 @dataclass(slots=True, eq=False)
@@ -41,39 +49,44 @@ class Authentication:
     reader: Reader
     writer: Writer
     clock: Callable[[], datetime]
+    _accepted: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
     _known: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
     _unknown: OrderedDict[str, datetime] = field(default_factory=OrderedDict)
 
     async def authenticate(self, authorization: str | None) -> Viewer:
         """Return who sent the header. Raises Unauthenticated and Busy."""
-        token = parse_authorization(authorization)
-        known = self._remembered(token) or await self._look_up(token)
+        now = self.clock()
+        known = self._accepted.get(authorization or "")
+        if known is None or not known.is_valid_at(now):
+            known = await self._check(parse_authorization(authorization), now)
+            # By the whole header: the same one again within the moment needs no hashing.
+            _keep(self._accepted, authorization or "", known, _KNOWN_SIZE)
+        self._record_use(known, now)
+        return known.viewer
+
+    async def _check(self, token: Token, now: datetime) -> _KnownToken:
+        """Return the token if its secret is right and it has not ended. Raises Unauthenticated."""
+        known = self._remembered(token, now) or await self._look_up(token, now)
         issued = known.issued
         if not token.matches(issued.secret_hash):
             raise _not_known()
         if issued.revoked_at is not None:
             raise Unauthenticated("The token has been revoked.")
-        if issued.expires_at is not None and issued.expires_at <= self.clock():
+        if issued.expires_at is not None and issued.expires_at <= now:
             raise Unauthenticated("The token has expired.")
-        self._record_use(known)
-        scopes = frozenset(Scope(scope) for scope in issued.scopes)
-        return Viewer(issued.actor_id, issued.name, scopes, issued.id)
+        return known
 
-    def _remembered(self, token: Token) -> _KnownToken | None:
+    def _remembered(self, token: Token, now: datetime) -> _KnownToken | None:
         """Return the token as it was read a moment ago. Raises Unauthenticated for none."""
         known = self._known.get(token.id)
-        if known and self._is_fresh(known.read_at):
+        if known and _is_fresh(known.read_at, now):
             return known
         missed_at = self._unknown.get(token.id)
-        if missed_at is not None and self._is_fresh(missed_at):
+        if missed_at is not None and _is_fresh(missed_at, now):
             raise _not_known()
         return None
 
-    def _is_fresh(self, read_at: datetime) -> bool:
-        return timedelta() <= self.clock() - read_at < TOKEN_TTL
-
-    async def _look_up(self, token: Token) -> _KnownToken:
-        now = self.clock()
+    async def _look_up(self, token: Token, now: datetime) -> _KnownToken:
         [issued] = await self.reader.read(
             _OWNER, lambda snapshot: snapshot.load_many(find_tokens, [token.id])
         )
@@ -81,15 +94,25 @@ class Authentication:
         if issued is None:
             _keep(self._unknown, token.id, now, _UNKNOWN_SIZE)
             raise _not_known()
-        known = _KnownToken(issued, now, before.use_recorded_at if before else issued.last_used_at)
+        used_at = before.use_recorded_at if before else issued.last_used_at
+        known = _KnownToken(issued, _viewer(issued), now, used_at)
         _keep(self._known, token.id, known, _KNOWN_SIZE)
         return known
 
-    def _record_use(self, known: _KnownToken) -> None:
-        now, recorded_at = self.clock(), known.use_recorded_at
+    def _record_use(self, known: _KnownToken, now: datetime) -> None:
+        recorded_at = known.use_recorded_at
         if recorded_at is None or now - recorded_at >= _USE_RESOLUTION:
             known.use_recorded_at = now
             self.writer.record_token_use(known.issued.id, now)
+
+
+def _viewer(issued: IssuedToken) -> Viewer:
+    scopes = frozenset(Scope(scope) for scope in issued.scopes)
+    return Viewer(issued.actor_id, issued.name, scopes, issued.id)
+
+
+def _is_fresh(read_at: datetime, now: datetime) -> bool:
+    return timedelta() <= now - read_at < TOKEN_TTL
 
 
 def _keep(cache: OrderedDict[str, T], key: str, value: T, size: int) -> None:

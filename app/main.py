@@ -8,7 +8,7 @@ from datetime import datetime
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 
 from app.activity.input_limits import InputLimits
 from app.activity.values import utc_now
@@ -28,7 +28,7 @@ from app.graphql_server.execution import Executor
 from app.graphql_server.graphiql import graphiql_page, graphiql_routes
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
-from app.middleware import CrossOrigin, Faults, RequestBounds
+from app.middleware import CrossOrigin, Direct, Faults, RequestBounds
 from app.problems import EXCEPTION_HANDLERS
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
@@ -60,7 +60,6 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
 
     app = Starlette(
         routes=[
-            Route("/graphql", graphql),
             WebSocketRoute("/graphql", WebSocketEndpoint(graphql.operations, graphql.streams)),
             *(graphiql_routes() if settings.graphiql else ()),
             *rest_routes(timeline, authenticate, max_body_bytes=settings.max_body_bytes),
@@ -74,6 +73,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             ),
             Middleware(CrossOrigin, origins=[*filter(None, settings.cors_origins.split(","))]),
             Middleware(Faults),
+            Middleware(Direct, path="/graphql", target=graphql),
         ],
         exception_handlers=EXCEPTION_HANDLERS | REST_EXCEPTION_HANDLERS,
         lifespan=lifespan,

@@ -49,6 +49,24 @@ _ALLOWED_HEADERS: Final = (
 _EXPOSED_HEADERS: Final = ("Allow", "ETag", "Retry-After", "WWW-Authenticate", "X-Request-ID")
 
 
+class Direct:
+    """Lead the requests of one path straight to its application, which answers all its errors.
+
+    What Starlette does on the way, matching routes and catching exceptions, costs a tenth of a
+    short request.
+    """
+
+    def __init__(self, app: ASGIApp, path: str, target: ASGIApp) -> None:
+        self.app = app
+        self.path = path
+        self.target = target
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_direct = scope["type"] == "http" and path == self.path
+        await (self.target if is_direct else self.app)(scope, receive, send)
+
+
 class RequestBounds:
     """Refuse an oversized URI or header section and a slow body; give every request an id.
 

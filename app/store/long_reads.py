@@ -50,6 +50,10 @@ class LongReads:
     _waiting: "list[tuple[str, asyncio.Future[None]]]" = field(default_factory=list)
     _is_closed: bool = False
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._running or self._waiting)
+
     def count(self, token_id: str) -> int:
         """Return how many long reads of a token run or wait."""
         waiting = sum(1 for waiting_id, _ in self._waiting if waiting_id == token_id)

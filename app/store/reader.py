@@ -192,6 +192,8 @@ class Reader:
 
     def load_seconds(self, token_id: str) -> float:
         """Return how long a load may take: the less, the more long reads the token has."""
+        if not self._long_reads.is_busy:
+            return LOAD_SECONDS
         return LOAD_SECONDS / (1 + self._long_reads.count(token_id))
 
     async def run(self) -> None:
