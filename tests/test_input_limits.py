@@ -60,9 +60,16 @@ async def test_metadata_just_within_the_limit_is_kept(
     "value", [[1] * 100_000, {"a": 1}, "x" * 100_000], ids=lambda v: str(v)[:9]
 )
 async def test_a_wrong_id_is_not_written_out(author: Client, entry: JSON, value: Any) -> None:
-    ids = {"ticketId": value, "activityId": entry["id"]}
+    """An id of ours is an ID, which takes any text; another is checked as a UUID."""
+    filtered = """query Q($id: ID!, $actorId: UUID) { ticket(id: $id) {
+      activities(filter: { actorId: $actorId }) { totalCount } } }"""
 
-    [error] = (await author.graphql(UPDATE, input=ids))["errors"]
+    updated = await author.graphql(UPDATE, input={"ticketId": value, "activityId": entry["id"]})
+    listed = await author.graphql(filtered, id=entry["ticketId"], actorId=value)
 
-    assert "must be a UUID in canonical form" in error["message"]
-    assert len(error["message"]) < 400
+    [by_id] = updated.get("errors") or updated["data"]["updateTicketActivity"]["userErrors"]
+    [by_uuid] = listed["errors"]
+    if isinstance(value, str):
+        assert "must be a UUID in canonical form" in by_id["message"]
+    assert "must be a UUID in canonical form" in by_uuid["message"]
+    assert max(len(error["message"]) for error in (by_id, by_uuid)) < 400

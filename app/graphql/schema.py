@@ -1,6 +1,7 @@
 """The schema, put together from its typed classes; `schema.graphql` is its output."""
 
 import strawberry
+from graphql import ConstObjectValueNode, GraphQLDefaultInput, GraphQLInputObjectType
 from strawberry.schema.config import StrawberryConfig
 
 from app.graphql.mutations import Mutation
@@ -14,6 +15,22 @@ schema = strawberry.Schema(
     subscription=Subscription,
     config=StrawberryConfig(scalar_map=SCALARS),
 )
+
+
+def _write_defaults_as_literals() -> None:
+    """Give defaults that are objects as literals: graphql-core writes no other for introspection.
+
+    Strawberry sets only the legacy `default_value`, which `ast_from_value` turns into a literal for
+    the types of JSON other than objects.
+    """
+    for type_ in schema._schema.type_map.values():  # Strawberry has no public name for it
+        if isinstance(type_, GraphQLInputObjectType):
+            for field in type_.fields.values():
+                if field.default_value == {}:
+                    field.default = GraphQLDefaultInput(literal=ConstObjectValueNode(fields=()))
+
+
+_write_defaults_as_literals()
 
 
 def print_schema() -> str:
