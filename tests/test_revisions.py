@@ -316,4 +316,4 @@ async def test_a_page_reads_all_its_revisions_at_once(author: Client) -> None:
         counts.append(len(seen))
 
     assert counts[0] == counts[1]
-    assert 0 < counts[0] <= 3
+    assert 0 < counts[0] <= 4  # the ticket, its newest change (for kept pages), the page, the rest
