@@ -108,7 +108,7 @@ class Window:
     is_backward: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Page(Generic[T]):
     """The entries of a window, in the order asked for. `has_more` looks in its direction."""
 

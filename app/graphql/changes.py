@@ -8,6 +8,7 @@ import strawberry
 from app.activity.cursors import FeedCursors
 from app.activity.page_arguments import parse_size
 from app.activity.visible_changes import SeenChange
+from app.auth import Viewer
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
 from app.graphql.page_info import PageInfo, constant
@@ -52,7 +53,7 @@ class TicketActivityChange:
     ticket_id: strawberry.Private[UUID]
 
     @classmethod
-    def of(cls, change: SeenChange, cursors: FeedCursors) -> "TicketActivityChange":
+    def of(cls, change: SeenChange, cursors: FeedCursors, viewer: Viewer) -> "TicketActivityChange":
         entry, is_gone = change.recorded.activity, change.activity is None
         id_ = strawberry.ID(str(entry.id))
         return cls(
@@ -63,7 +64,7 @@ class TicketActivityChange:
             deleted_ticket_activity_id=id_ if is_gone else None,
             changed_at=entry.updated_at,
             changed_by_id=None if is_gone else entry.updated_by_id,
-            ticket_activity=TicketActivity.of(change.activity),
+            ticket_activity=TicketActivity.of(change.activity, viewer),
             ticket_id=entry.ticket_id,
         )
 
@@ -113,7 +114,7 @@ async def load_change_connection(
     context, size = info.context, parse_size(first, "first")
     cursors = context.timeline.cursors
     page = await context.view.load_changes(ticket_id, after=after, size=size)
-    changes = [TicketActivityChange.of(change, cursors) for change in page.items]
+    changes = [TicketActivityChange.of(change, cursors, context.viewer) for change in page.items]
     return TicketActivityChangeConnection(
         edges=[TicketActivityChangeEdge(node=change, cursor=change.cursor) for change in changes],
         nodes=changes,

@@ -190,5 +190,6 @@ async def _submit(info: MutationInfo, input_: _Input) -> _Result:
         outcome = await context.submit(input_.command(context.timeline.clock()))
     except ServiceUserError as error:
         current = error.current if isinstance(error, VersionConflict) else None
-        return _Result(None, TicketActivity.of(current), [UserError.of(error)])
-    return _Result(Ticket.of(outcome.ticket), TicketActivity.of(outcome.activity), [])
+        return _Result(None, TicketActivity.of(current, context.viewer), [UserError.of(error)])
+    activity = TicketActivity.of(outcome.activity, context.viewer)
+    return _Result(Ticket.of(outcome.ticket), activity, [])

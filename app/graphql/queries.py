@@ -83,7 +83,8 @@ class Query:
     ) -> TicketActivity | None:
         ticket = parse_uuid(ticket_id, "ticketId")
         activity = await info.context.load_activity(parse_uuid(activity_id, "activityId"))
-        return TicketActivity.of(activity if activity and activity.ticket_id == ticket else None)
+        found = activity if activity and activity.ticket_id == ticket else None
+        return TicketActivity.of(found, info.context.viewer)
 
     @strawberry.field(
         description=(
@@ -118,4 +119,4 @@ async def _find_node(info: Info, id_: str) -> Node | None:
     ticket, activity = await asyncio.gather(
         info.context.load_ticket(key), info.context.load_activity(key)
     )
-    return Ticket.of(ticket) or TicketActivity.of(activity)
+    return Ticket.of(ticket) or TicketActivity.of(activity, info.context.viewer)

@@ -57,12 +57,10 @@ class TicketActivityChangesPayload:
     @strawberry.field(
         description="The change; null in the first event, when nothing has happened yet."
     )
-    def change(self) -> TicketActivityChange | None:
-        return (
-            TicketActivityChange.of(self.event, self.cursors)
-            if isinstance(self.event, SeenChange)
-            else None
-        )
+    def change(self, info: Info) -> TicketActivityChange | None:
+        if not isinstance(self.event, SeenChange):
+            return None
+        return TicketActivityChange.of(self.event, self.cursors, info.context.viewer)
 
 
 @strawberry.type(

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, TypeAlias
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import strawberry
 
@@ -199,12 +200,23 @@ class TicketActivity(Node):
     )
     is_edited: bool = strawberry.field(description="Whether it has changed since its creation.")
 
-    @classmethod
-    def of(cls, activity: state.Activity | None) -> "TicketActivity | None":
-        return cls.made_of(activity) if activity else None
+    viewer_can_update: bool = strawberry.field(
+        description="Whether the viewer may update the entry."
+    )
+    viewer_can_delete: bool = strawberry.field(
+        description="Whether the viewer may delete the entry: the rule is that of updating."
+    )
+    viewer_cannot_update_reasons: list[CannotUpdateReason] = strawberry.field(
+        description="All that keeps the viewer from updating the entry; empty where nothing does."
+    )
 
     @classmethod
-    def made_of(cls, activity: state.Activity) -> "TicketActivity":
+    def of(cls, activity: state.Activity | None, viewer: AuthViewer) -> "TicketActivity | None":
+        return cls.made_of(activity, viewer) if activity else None
+
+    @classmethod
+    def made_of(cls, activity: state.Activity, viewer: AuthViewer) -> "TicketActivity":
+        reasons = policy.cannot_update_reasons(viewer, activity)
         return cls(
             id=strawberry.ID(str(activity.id)),
             activity=activity,
@@ -220,27 +232,14 @@ class TicketActivity(Node):
             updated_at=activity.updated_at,
             updated_by_id=activity.updated_by_id,
             is_edited=activity.version > 1,
+            viewer_can_update=not reasons,
+            viewer_can_delete=not reasons,
+            viewer_cannot_update_reasons=reasons,
         )
 
     @strawberry.field(description="The ticket the entry belongs to.")
     async def ticket(self, info: Info) -> Ticket:
         return await load_ticket(info, self.activity.ticket_id)
-
-    @strawberry.field(description="Whether the viewer may update the entry.")
-    def viewer_can_update(self, info: Info) -> bool:
-        return not policy.cannot_update_reasons(info.context.viewer, self.activity)
-
-    @strawberry.field(
-        description="Whether the viewer may delete the entry: the rule is that of updating."
-    )
-    def viewer_can_delete(self, info: Info) -> bool:
-        return not policy.cannot_update_reasons(info.context.viewer, self.activity)
-
-    @strawberry.field(
-        description="All that keeps the viewer from updating the entry; empty where nothing does."
-    )
-    def viewer_cannot_update_reasons(self, info: Info) -> list[CannotUpdateReason]:
-        return policy.cannot_update_reasons(info.context.viewer, self.activity)
 
     @strawberry.field(
         description=(
@@ -277,6 +276,19 @@ class TicketActivityEdge:
         return cls(node=activity, cursor=make_cursor(order, activity.activity))
 
 
+_shown_pages: "WeakKeyDictionary[Page[state.Activity], tuple[AuthViewer, list[TicketActivity]]]"
+_shown_pages = WeakKeyDictionary()
+
+
+def _shown(page: Page[state.Activity], viewer: AuthViewer) -> list[TicketActivity]:
+    """Return the entries of a page as types of the schema, made once for a page that is kept."""
+    kept = _shown_pages.get(page)
+    if kept is None or kept[0] != viewer:
+        kept = viewer, [TicketActivity.made_of(activity, viewer) for activity in page.items]
+        _shown_pages[page] = kept
+    return kept[1]
+
+
 @strawberry.type(
     description=(
         "A page of the entries of a ticket. The page is read when asked for, and so is each count."
@@ -296,17 +308,15 @@ class TicketActivityConnection:
 
     @strawberry.field(description="The entries with their cursors.")
     async def edges(self, info: Info) -> list[TicketActivityEdge]:
+        order = self.listing.order
         return [
-            TicketActivityEdge(
-                node=TicketActivity.made_of(activity),
-                cursor=make_cursor(self.listing.order, activity),
-            )
-            for activity in (await self.page(info)).items
+            TicketActivityEdge(node=node, cursor=make_cursor(order, node.activity))
+            for node in _shown(await self.page(info), info.context.viewer)
         ]
 
     @strawberry.field(description="The entries alone.")
     async def nodes(self, info: Info) -> list[TicketActivity]:
-        return [TicketActivity.made_of(activity) for activity in (await self.page(info)).items]
+        return _shown(await self.page(info), info.context.viewer)
 
     @strawberry.field(description="Where this page lies.")
     async def page_info(self, info: Info) -> PageInfo:
