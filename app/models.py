@@ -96,7 +96,16 @@ class TicketActivity(SQLModel, table=True):
 
     __tablename__: ClassVar[str] = "ticket_activity"
     __table_args__ = (
-        _listed_index("ix_ticket_activity_created", "ticket_id", "created_at", "id"),
+        _listed_index(
+            "ix_ticket_activity_created",
+            "ticket_id",
+            "created_at",
+            "id",
+            # What decides who sees an entry, so that counts read this index and nothing else.
+            "deleted_at",
+            "is_private",
+            "actor_id",
+        ),
         _listed_index("ix_ticket_activity_updated", "ticket_id", "updated_at", "id"),
         _index_of_some(
             "ix_ticket_activity_merge",

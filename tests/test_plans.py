@@ -33,6 +33,20 @@ query Read($id: ID!, $ids: [ID!]!) {
 """
 
 
+async def test_a_count_reads_an_index_and_nothing_else(service: Service) -> None:
+    author = await service.client()
+    ticket_id = await author.create_ticket()
+
+    with statements() as executed:
+        await author.graphql(
+            "query Count($id: ID!) { ticket(id: $id) { activities { totalCount } } }", id=ticket_id
+        )
+
+    [(statement, parameters)] = [one for one in executed if "count(" in one[0]]
+    [step] = await service.explain(statement, parameters)
+    assert "USING COVERING INDEX ix_ticket_activity_created" in step
+
+
 async def test_every_statement_searches_by_an_index(service: Service) -> None:
     author = await service.client(*Scope)
     ticket_id, other_id = await author.create_ticket(), await author.create_ticket()
