@@ -1,7 +1,7 @@
 """Every setting of the service, read from `TICKET_ACTIVITY_*` environment variables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import (
     Field,
@@ -19,6 +19,17 @@ KIB = 1024
 
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
+HEADINGS: Final = {
+    "host": "Service",
+    "database_url": "Database",
+    "max_body_bytes": "HTTP",
+    "max_message_length": "Entries",
+    "max_query_depth": "GraphQL operations",
+    "document_cache_size": "GraphQL documents",
+    "max_subscriptions_per_connection": "Subscriptions",
+}
+"""In README.md these headings stand above these settings and those that follow them here."""
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
@@ -27,6 +38,21 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8000, description="Port to listen on; 0 takes a free one."
     )
+    graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at /graphql.")
+    cors_origins: str = Field(
+        default="",
+        description=(
+            "Origins whose pages may call the service from a browser, separated by commas."
+        ),
+    )
+    drain_seconds: NonNegativeFloat = Field(
+        default=1,
+        description=(
+            "How long idle connections stay open at a shutdown, so that a request already on its "
+            "way is answered, in seconds."
+        ),
+    )
+
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/ticket-activity.db",
         description="SQLAlchemy address of the database.",
@@ -39,34 +65,35 @@ class Settings(BaseSettings):
         description="Operations that may wait for a shared connection; one more is answered BUSY.",
     )
     long_read_connections: PositiveInt = Field(
-        default=4, description="Connections for reads that take long, each for one at a time."
+        default=4, description="Connections for long reads; each serves one at a time."
     )
     max_long_reads_per_token: PositiveInt = Field(
         default=2, description="Long reads that one token may run at a time, in each process."
     )
     max_search_characters: PositiveInt = Field(
         default=256_000_000,
-        description="Characters that the text searches of one operation may look through.",
+        description="Characters that the text searches of one operation may read.",
     )
     timeline_cache_bytes: NonNegativeInt = Field(
         default=16 * KIB * KIB,
-        description="Memory for pages and counts of timelines that have not changed, in bytes.",
+        description="Memory for cached pages and counts of timelines, in bytes.",
     )
     write_queue_size: PositiveInt = Field(
         default=4096,
         description="Commands that may wait for the writer; one more is answered BUSY.",
     )
     write_batch_size: PositiveInt = Field(
-        default=512, description="Commands that may share one unit of work, and so one commit."
+        default=512, description="Commands that may share one transaction."
     )
+
     max_body_bytes: PositiveInt = Field(
         default=KIB * KIB, description="Longest request body, in bytes."
     )
     max_uri_bytes: PositiveInt = Field(
-        default=8 * KIB, description="Longest path and query, in bytes."
+        default=8 * KIB, description="Longest request target (path and query), in bytes."
     )
     max_header_bytes: PositiveInt = Field(
-        default=32 * KIB, description="Largest headers, in bytes."
+        default=32 * KIB, description="Largest header section of a request, in bytes."
     )
     max_receive_seconds: PositiveFloat = Field(
         default=30, description="How long a request may take to arrive, in seconds."
@@ -74,16 +101,11 @@ class Settings(BaseSettings):
     max_stall_seconds: PositiveFloat = Field(
         default=30,
         description=(
-            "How long a client may take nothing of what it is sent, before it is cut off, in "
-            "seconds."
+            "How long a client may read nothing of what it is sent before its connection is "
+            "closed, in seconds."
         ),
     )
-    drain_seconds: NonNegativeFloat = Field(
-        default=1,
-        description=(
-            "How long idle connections are kept at a shutdown, to answer what is on its way."
-        ),
-    )
+
     max_message_length: PositiveInt = Field(
         default=64 * KIB, description="Longest message, in characters."
     )
@@ -93,16 +115,7 @@ class Settings(BaseSettings):
     max_metadata_depth: PositiveInt = Field(
         default=32, description="Deepest nesting of metadata; the object itself is level 1."
     )
-    document_cache_size: PositiveInt = Field(
-        default=1000, description="GraphQL documents kept parsed and validated."
-    )
-    persisted_query_cache_size: NonNegativeInt = Field(
-        default=1000,
-        description="Automatic persisted queries remembered; 0 switches them off.",
-    )
-    query_deadline_seconds: PositiveFloat = Field(
-        default=10, description="A query that runs longer is cancelled, in seconds."
-    )
+
     max_query_depth: PositiveInt = Field(
         default=20, description="Deepest nesting of the fields of a GraphQL operation."
     )
@@ -117,7 +130,10 @@ class Settings(BaseSettings):
     )
     max_query_cost: PositiveInt = Field(
         default=20_000,
-        description="Cost of a GraphQL operation, as the description of `Query` counts it.",
+        description=(
+            "Highest cost of a GraphQL operation; the description of `Query` says how it is "
+            "counted."
+        ),
     )
     max_query_fields: PositiveInt = Field(
         default=500, description="Fields written in a GraphQL document."
@@ -125,38 +141,42 @@ class Settings(BaseSettings):
     max_query_tokens: PositiveInt = Field(
         default=2000, description="Lexical tokens of a GraphQL document."
     )
+    query_deadline_seconds: PositiveFloat = Field(
+        default=10, description="How long a query may run before it is cancelled, in seconds."
+    )
     max_response_bytes: PositiveInt = Field(
         default=16 * KIB * KIB,
-        description="Largest answer to a GraphQL operation or event, in bytes.",
+        description="Largest response to a GraphQL operation or event, in bytes.",
     )
-    interpreted_first: NonNegativeInt = Field(
-        default=1,
-        description=(
-            "How often graphql-core executes an operation before it is compiled, which answers the "
-            "same, sooner."
-        ),
-    )
-    introspection: bool = Field(default=True, description="Answer questions about the schema.")
+    introspection: bool = Field(default=True, description="Answer introspection queries.")
     suggestions: bool = Field(
-        default=True, description="Suggest names of the schema where a document has a wrong one."
+        default=True, description="Suggest names of the schema when a document has a wrong one."
+    )
+
+    document_cache_size: PositiveInt = Field(
+        default=1000, description="Parsed and validated GraphQL documents kept in memory."
+    )
+    persisted_query_cache_size: NonNegativeInt = Field(
+        default=1000, description="Automatic persisted queries kept in memory; 0 switches them off."
     )
     trusted_documents: Path | None = Field(
         default=None,
         description=(
-            "Manifest of trusted documents: a JSON file of ids and texts, as Relay's compiler and "
-            "graphql-codegen write it."
+            "Manifest of trusted documents: a JSON file of ids and texts, as Relay's compiler and"
+            " graphql-codegen write it."
         ),
     )
     trusted_documents_only: bool = Field(
-        default=False,
-        description="Execute trusted documents and nothing else; GraphiQL then runs no query.",
+        default=False, description="Execute trusted documents only; GraphiQL then runs no query."
     )
-    cors_origins: str = Field(
-        default="",
+    interpreted_first: NonNegativeInt = Field(
+        default=1,
         description=(
-            "Origins whose pages may call the service from a browser, with commas between them."
+            "How many times graphql-core executes an operation before it is compiled. A compiled "
+            "operation gives the same response, faster."
         ),
     )
+
     max_subscriptions_per_connection: PositiveInt = Field(
         default=100, description="Operations that one WebSocket may have open."
     )
@@ -164,19 +184,25 @@ class Settings(BaseSettings):
         default=1000, description="Subscriptions that one token may have open, in each process."
     )
     connection_init_seconds: PositiveFloat = Field(
-        default=10, description="How long a WebSocket may wait with its token."
+        default=10,
+        description=("How long a WebSocket may stay open before it sends its token, in seconds."),
     )
     keep_alive_seconds: PositiveFloat = Field(
-        default=15, description="How often an idle stream says that it lives."
+        default=15,
+        description="Time between two keep-alive messages on an idle stream, in seconds.",
     )
     max_stream_seconds: PositiveFloat = Field(
-        default=3600, description="How long a stream lives before its client must connect anew."
+        default=3600,
+        description=(
+            "How long a stream may last before its client must connect again, in seconds."
+        ),
     )
     websocket_compression: bool = Field(
         default=False,
-        description="Compress WebSocket messages, for some 37 KiB of memory a connection.",
+        description=(
+            "Compress WebSocket messages; takes about 37 KiB of memory for each connection."
+        ),
     )
-    graphiql: bool = Field(default=True, description="Serve GraphiQL to browsers at /graphql.")
 
     @field_validator("host")
     @classmethod

@@ -1,30 +1,78 @@
 """README.md says what the code says."""
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from app.settings import ENV_PREFIX, Settings
+from app import errors
+from app.errors import ServiceError
+from app.graphql_server.errors import OPERATION_NOT_RESOLVED, PARSE_FAILED, VALIDATION_FAILED
+from tests.support.process import ROOT, serve
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
+ERROR_ROW = re.compile(r"^\| `([A-Z_]+)` \| (\d{3})[^|]* \| ([^|]+) \|$", re.MULTILINE)
 
 
-def test_every_setting_is_in_the_table_with_its_default_and_meaning() -> None:
-    rows = [
-        f"| `{ENV_PREFIX}{name.upper()}` | `{field.default}` | {field.description} |"
-        for name, field in Settings.model_fields.items()
-    ]
+def test_the_settings_are_those_of_the_code(tmp_path: Path) -> None:
+    copy = Path(shutil.copy(ROOT / "README.md", tmp_path))
 
-    table = [line for line in README.splitlines() if line.startswith(f"| `{ENV_PREFIX}")]
+    subprocess.run([sys.executable, ROOT / "scripts/readme.py", copy], check=True)
 
-    assert table == rows
+    assert copy.read_text() == README, "run scripts/readme"
+
+
+def test_the_table_of_errors_has_every_code_with_its_status_and_what_to_do() -> None:
+    family = {
+        (error.code, error.status)
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, ServiceError) and hasattr(error, "code")
+    }
+    language = {(code, 400) for code in (PARSE_FAILED, VALIDATION_FAILED, OPERATION_NOT_RESOLVED)}
+
+    rows = [(code, int(status)) for code, status, _advice in ERROR_ROW.findall(README)]
+
+    assert len(rows) == len(set(rows))
+    assert set(rows) == family | language
+
+
+def test_the_first_request_is_answered_as_shown(tmp_path: Path) -> None:
+    found = re.search(r"```sh\n(curl .+?)```\n\n```json\n(.+?)\n```", README, re.DOTALL)
+    assert found
+    command, shown = found.groups()
+
+    with serve(tmp_path / "demo.db") as process:
+        at_its_port = command.replace("http://127.0.0.1:8000", process.origin)
+        answer, again = (
+            subprocess.run(  # noqa: S602
+                at_its_port,
+                shell=True,
+                check=True,
+                capture_output=True,
+                text=True,
+                env={"TOKEN": process.token},
+            ).stdout
+            for _ in range(2)
+        )
+
+    assert json.loads(answer) == json.loads(shown)
+    [error] = json.loads(again)["data"]["updateTicketActivity"]["userErrors"]
+    assert error["code"] == "VERSION_CONFLICT"
 
 
 def test_every_script_is_in_the_table() -> None:
-    scripts = Path(__file__).parent.parent / "scripts"
-    files = [file for file in scripts.iterdir() if file.is_file() and not file.suffix]
+    files = [file for file in (ROOT / "scripts").iterdir() if file.is_file() and not file.suffix]
     names = {f"`scripts/{file.name}`" for file in files}
 
     assert {name for name in names if f"| {name} |" not in README} == {"`scripts/install`"}
+
+
+def test_decisions_are_numbered_in_order() -> None:
+    numbers = re.findall(r"^(\d+)\. ", README.partition("## Decisions\n")[2], re.MULTILINE)
+
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
 
 
 def test_every_picture_is_there_and_small() -> None:
@@ -32,5 +80,5 @@ def test_every_picture_is_there_and_small() -> None:
 
     assert pictures
     for picture in pictures:
-        size = (Path(__file__).parent.parent / picture).stat().st_size
+        size = (ROOT / picture).stat().st_size
         assert size < 150_000, picture
