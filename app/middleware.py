@@ -62,9 +62,14 @@ class Direct:
         self.target = target
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        is_direct = scope["type"] == "http" and path == self.path
-        await (self.target if is_direct else self.app)(scope, receive, send)
+        if scope["type"] == "http" and self._is_target(scope):
+            await self.target(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _is_target(self, scope: Scope) -> bool:
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        return path == self.path
 
 
 class RequestBounds:

@@ -155,6 +155,7 @@ class ServerConfig(uvicorn.Config):
             ws_per_message_deflate=settings.websocket_compression,
             access_log=False,
             server_header=False,
+            lifespan="on",  # else Uvicorn serves on when the lifespan fails at once
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         self.max_receive_seconds = settings.max_receive_seconds
