@@ -1,4 +1,4 @@
-"""Bearer tokens and whom they stand for: format, hashing, scopes, `Viewer`. Knows no database.
+"""The format of bearer tokens, their hashes and scopes, and the viewer. It knows no database.
 
 A token reads `tka_<public id>_<secret>`: a prefix that secret scanners recognise, 8 bytes that
 name it in lists and logs, and 32 random bytes of which only the SHA-256 is ever stored.
@@ -28,7 +28,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Whoever presented a valid token: an actor, seen through the scopes of that token."""
+    """The actor whose valid token a request carries, with the scopes of that token."""
 
     actor_id: UUID
     name: str
@@ -38,7 +38,7 @@ class Viewer:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token in clear. It exists when issued and while a request is checked, never at rest."""
+    """A token in clear text: when it is issued, and while a request is checked. Never stored."""
 
     id: str
     secret: str = field(repr=False)

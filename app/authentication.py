@@ -1,4 +1,4 @@
-"""Who sent a request: bearer tokens, looked up in the database and remembered for a moment."""
+"""Finds who sent a request: looks its bearer token up in the database, and caches it briefly."""
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -13,12 +13,12 @@ from app.store.tokens import find_tokens
 from app.store.writer import Writer
 
 TOKEN_TTL: Final = timedelta(seconds=2)
-"""How long a token is trusted before it is looked up again; a revocation takes this long."""
+"""A cached token is looked up again after this time, so a revocation takes at most as long."""
 
 _KNOWN_SIZE: Final = 10_000
 _UNKNOWN_SIZE: Final = 10_000
 _USE_RESOLUTION: Final = timedelta(minutes=1)
-_OWNER: Final = ""  # of reads that stand for no token yet
+_OWNER: Final = ""  # of reads made before the token is known
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Authentication:
         return known
 
     def _remembered(self, token: Token, now: datetime) -> _KnownToken | None:
-        """Return the token as it was read a moment ago. Raises Unauthenticated for none."""
+        """Return the cached token, or None. Raises Unauthenticated if it is cached as unknown."""
         known = self._known.get(token.id)
         if known and _is_fresh(known.read_at, now):
             return known
@@ -116,7 +116,7 @@ def _is_fresh(read_at: datetime, now: datetime) -> bool:
 
 
 def _keep(cache: OrderedDict[str, T], key: str, value: T, size: int) -> None:
-    """Remember a value; forget the oldest where there are too many."""
+    """Put a value into a cache; drop the oldest where there are more than `size`."""
     cache.pop(key, None)
     cache[key] = value
     if len(cache) > size:

@@ -1,4 +1,4 @@
-"""The command line of the operator. What goes wrong is one line and exit status 1."""
+"""The operator's command line. An error is printed as one line; the exit status is then 1."""
 
 import argparse
 import re

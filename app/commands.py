@@ -36,12 +36,12 @@ T = TypeVar("T")
 
 
 class OperatorError(Exception):
-    """What the operator has to mend, in one line."""
+    """Something the operator must fix; the message is one line."""
 
 
 def serve(options: argparse.Namespace) -> None:
     settings = _settings()
-    create_app(settings)  # what is wrong with the settings ends the start here
+    create_app(settings)  # raises where a setting is wrong, before anything is written
     with _listen(settings) as listener:
         asyncio.run(_prepare_database(settings))
         tokens = asyncio.run(_prepare_demo(settings)) if options.demo else []
@@ -94,7 +94,7 @@ def revoke(options: argparse.Namespace) -> None:
 
 
 def _settings() -> Settings:
-    """Read the settings; a wrong value or a name that is none ends the start."""
+    """Read the settings. Raise OperatorError for a wrong value or an unknown name."""
     names = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
     given = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
     if unknown := sorted(name for name in given if name.upper() not in names):
@@ -109,7 +109,7 @@ def _settings() -> Settings:
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """Take the port before anything else is done."""
+    """Bind the port first, so that a port in use is reported before anything is written."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,7 +131,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _prepare_database(settings: Settings) -> None:
-    """Bring the database to this release; one that is missing is made, and only here."""
+    """Migrate the database. Create the file where there is none; no other function does."""
     file = sqlite_file(parse_url(settings.database_url))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ async def _prepare_database(settings: Settings) -> None:
 async def _with_database(
     settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]
 ) -> T:
-    """Run one piece of work; what the engine says against it becomes one line."""
+    """Run a function on the database. Its errors become an OperatorError."""
     file = sqlite_file(parse_url(settings.database_url))
     if not file.exists():
         raise OperatorError(
@@ -165,7 +165,7 @@ async def _with_database(
 
 
 async def _prepare_demo(settings: Settings) -> list[str]:
-    """Load the demo into an empty database; return tokens where the demo is what it holds."""
+    """Load the demo into an empty database. Return tokens if the database holds the demo."""
     now = utc_now()
     if not await _with_database(settings, lambda database: database.read(has_tickets)):
         timeline = create_timeline(settings, DemoClock(now))

@@ -26,7 +26,7 @@ _NONE: Final[Container[int]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Preconditions:
-    """The versions that a request is for: `version in preconditions`."""
+    """The versions that a request accepts: `version in preconditions` says whether one does."""
 
     if_match: Container[int]
     if_none_match: Container[int]
@@ -36,7 +36,7 @@ class Preconditions:
 
 
 def read_preconditions(if_match: list[str], if_none_match: list[str]) -> Preconditions:
-    """Read the lines of both headers; the first compares strongly, the second weakly.
+    """Read all lines of both headers. `If-Match` compares strongly, `If-None-Match` weakly.
 
     Raises InvalidInput for what is not `*` or a list of entity tags.
     """
@@ -58,7 +58,7 @@ def _tags(lines: list[str], name: str) -> list[str] | None:
 
 
 def _versions(tags: Iterable[str], *, is_weak: bool) -> Container[int]:
-    """Return the versions among the tags; a tag that we never gave is none."""
+    """Return the versions that the tags name. A tag that this service never sent names none."""
     if tags == ["*"]:
         return _EVERY
     found = (_VERSION_TAG.fullmatch(tag) for tag in tags)

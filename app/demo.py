@@ -102,7 +102,7 @@ _STEP: Final = timedelta(minutes=30)
 
 
 class DemoClock:
-    """Tells the times of the demo: half an hour between two entries, the last one `now`."""
+    """A clock for the demo: entries are half an hour apart, and the last one is at `now`."""
 
     def __init__(self, now: datetime) -> None:
         self._next = now - (len(_STORY) - 1) * _STEP
@@ -113,13 +113,13 @@ class DemoClock:
 
 
 async def load_demo(timeline: Timeline) -> None:
-    """Write the demo, command by command, as any client would."""
+    """Submit the commands of the demo one after the other."""
     for viewer, command in _STORY:
         await timeline.submit(viewer, command)
 
 
 def demo_hints(settings: Settings, port: int, token: str, token_of_alan: str) -> str:
-    """Return what to paste first: GraphiQL as two viewers, and one update through both doors."""
+    """Return what to try first: GraphiQL as two viewers, and one update through each API."""
     origin = f"http://{settings.host}:{port}"
     return f"""\
 GraphiQL as Ada, who may do everything

@@ -1,6 +1,37 @@
-"""Every error a client may see: one small family, each with its code and HTTP status.
+"""Every error that a client may see, with its code and its HTTP status.
 
-The doors translate the family in one place each; whatever is not in it is a fault.
+ServiceError
+    UserError                   expected; in a mutation, data instead of an error
+        NotFound                404  there is no such object, or the viewer may not see it
+        Forbidden               403  a scope is missing, or the entry is somebody else's
+        VersionConflict         412  the entry has another version by now
+        InvalidInput            422  an argument breaks a rule
+        IdTaken                 409  another object has the id
+    Unauthenticated             401  there is no valid token
+    RouteNotFound               404  there is nothing at the path
+    MethodNotAllowed            405
+    NotAcceptable               406
+    RequestTimeout              408  the request arrives too slowly
+    PayloadTooLarge             413
+    UriTooLong                  414
+    UnsupportedMediaType        415
+    HeadersTooLarge             431
+    CrossOriginRefused          400  a CORS preflight asks for what is not allowed
+    QueryTooComplex             400  a GraphQL operation exceeds a limit
+    ResponseTooLarge            400  the response exceeds a limit
+    DocumentNotTrusted          400  the document is not in the manifest
+    PersistedQueryNotFound      200  the client sends the query next
+    PersistedQueryNotSupported  200  the client sends queries without hashes from then on
+    DeadlineExceeded            503  a query takes too long
+    TooManyStreams              429  the token has too many subscriptions open
+    Reconnect                   503  a stream ends early: resume it
+    Busy                        503  try again; nothing was written
+    StorageFull                 503  the disk is full; nothing was written
+    WriteInDoubt                500  the write is stored, or it is not
+    CommittedUnread             503  the write is stored, a part of its payload was not read
+    InternalError               500  a fault; the log has its traceback
+
+GraphQL and REST each translate these in one place. Any other exception is a fault.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +67,7 @@ class ServiceError(Exception):
 
 
 class UserError(ServiceError):
-    """An expected outcome: data (`userErrors`) in a GraphQL payload, a problem document in REST."""
+    """An expected outcome: in `userErrors` of a GraphQL payload, a problem in REST."""
 
 
 class NotFound(UserError):
@@ -44,7 +75,7 @@ class NotFound(UserError):
 
 
 class Forbidden(UserError):
-    """`reasons` are the names that the message explains, for programs."""
+    """`reasons` are the names of the reasons that the message explains."""
 
     code, status = "FORBIDDEN", 403
 
@@ -56,9 +87,9 @@ class Forbidden(UserError):
 
 
 class VersionConflict(UserError):
-    """`current` is the entry as it stands, for the client to merge with.
+    """`current` is the current entry, for the client to merge its change with.
 
-    Only `If-Match` can lead to it through the REST door, hence 412 (RFC 9110 section 13.1.1).
+    In REST only `If-Match` leads to it, hence 412 (RFC 9110 section 13.1.1).
     """
 
     code, status = "VERSION_CONFLICT", 412
@@ -88,7 +119,7 @@ class RouteNotFound(ServiceError):
 
 
 class InternalError(ServiceError):
-    """What a client learns of a fault: nothing but the id to find it in the log by."""
+    """What a client is told of a fault: nothing. The request id finds it in the log."""
 
     code, status = "INTERNAL", 500
 
@@ -110,7 +141,7 @@ class NotAcceptable(ServiceError):
 
 
 class RequestTimeout(ServiceError):
-    """The connection ends with it: what still arrives belongs to no request."""
+    """The response closes the connection, because the rest of the request may still arrive."""
 
     code, status = "REQUEST_TIMEOUT", 408
 
@@ -143,7 +174,7 @@ class QueryTooComplex(ServiceError):
 
 
 class ResponseTooLarge(ServiceError):
-    """The answer would be longer than one may be. What a mutation wrote stands all the same."""
+    """The response would exceed the limit. What a mutation wrote is stored all the same."""
 
     code, status = "RESPONSE_TOO_LARGE", 400
 
@@ -153,13 +184,13 @@ class DocumentNotTrusted(ServiceError):
 
 
 class PersistedQueryNotFound(ServiceError):
-    """The client sends the query along next. The protocol fixes message and code; it is no 4xx."""
+    """The client then sends the query too. The protocol fixes code, message and status."""
 
     code, status = "PERSISTED_QUERY_NOT_FOUND", 200
 
 
 class PersistedQueryNotSupported(ServiceError):
-    """The client stops naming queries by their hash. The protocol fixes message and code."""
+    """The client then stops sending hashes. The protocol fixes code and message."""
 
     code, status = "PERSISTED_QUERY_NOT_SUPPORTED", 200
 
@@ -173,7 +204,7 @@ class TooManyStreams(ServiceError):
 
 
 class Reconnect(ServiceError):
-    """A stream ends though there is more to come: resume it after the last cursor."""
+    """A stream ends before it is complete: the client resumes it after the last cursor."""
 
     code, status = "RECONNECT", 503
 
@@ -182,7 +213,7 @@ class Reconnect(ServiceError):
 
 
 class StorageFull(ServiceError):
-    """The disk is full: nothing was written, and nothing will be before the operator acts."""
+    """The disk is full. Nothing was written; the operator must make room."""
 
     code, status = "STORAGE_FULL", 503
 
@@ -191,19 +222,19 @@ class StorageFull(ServiceError):
 
 
 class WriteInDoubt(ServiceError):
-    """The COMMIT was interrupted: the write is on disk or it is not. Read before repeating it."""
+    """The COMMIT was interrupted: the write may be on disk. Read before sending it again."""
 
     code, status = "WRITE_IN_DOUBT", 500
 
 
 class CommittedUnread(ServiceError):
-    """A mutation is on disk, but a part of its payload could not be read. Do not repeat it."""
+    """The mutation is stored, but a part of its payload could not be read. Do not send it again."""
 
     code, status = "COMMITTED_UNREAD", 503
 
 
 class Busy(ServiceError):
-    """The write queue is full, the database is locked, or the service is closing: try again."""
+    """A queue is full, the database is locked, or the service shuts down. Nothing was written."""
 
     code, status = "BUSY", 503
 

@@ -1,4 +1,4 @@
-"""What both doors need of HTTP: JSON in and out, content negotiation.
+"""Reads JSON bodies and negotiates content types, for GraphQL and REST.
 
 It knows requests, responses and the error family, but neither GraphQL nor tickets.
 """
@@ -71,7 +71,7 @@ _PARAMETER = re.compile(
 
 
 def _parameters(text: str) -> list[tuple[str, str]] | None:
-    """Return the media type parameters in `; a=b; c="d"`, or None where it is none such.
+    """Return the media type parameters in `; a=b; c="d"`, or None if the text is malformed.
 
     Names and values are in lower case, values without quotes (RFC 9110 section 5.6.6).
     """
@@ -139,7 +139,7 @@ def preferred_type(accept: str | None, offered: tuple[str, ...]) -> str | None:
 
 
 def _media_ranges(accept: str) -> Iterable[tuple[str, float]]:
-    """Yield each range with its weight, leaving out those that can match nothing of ours."""
+    """Yield each range with its weight, except those that cannot match a type offered here."""
     for item in accept.split(","):
         media_range, _, rest = item.partition(";")
         weight = "1"

@@ -18,7 +18,7 @@ def _refuse_constant(name: str) -> None:
 
 
 _decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_decimal)
-# Only trees are ever encoded, so nothing needs to look for circles.
+# Values come from JSON or are built here, so they hold no reference to themselves.
 _encoder: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 )
@@ -28,7 +28,7 @@ _ascii_encoder: Final = json.JSONEncoder(
 
 
 def encode_json(value: object) -> bytes:
-    """Encode compact JSON in UTF-8. There must be no NaN and no Infinity in it."""
+    """Return compact JSON in UTF-8. The value must hold no NaN and no Infinity."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -36,7 +36,7 @@ def encode_json(value: object) -> bytes:
 
 
 def _encode_slowly(value: object) -> bytes:
-    """Encode what orjson does not: integers beyond 64 bits, floats that remember their text."""
+    """Encode values that orjson refuses: integers beyond 64 bits, and WrittenFloat."""
     try:
         return _encoder.encode(value).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The application as data: the only place where the parts are put together."""
+"""Creates the application: the only place where the parts are put together."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
-    """Build the service on a migrated database, which is not opened before its lifespan begins.
+    """Return the service on a migrated database, which is opened when the lifespan begins.
 
     `state.end_streams` of it ends what would otherwise never end, and is called first of all at a
     shutdown. Raises DatabaseUnusable for a wrong address and ManifestUnusable.
@@ -86,7 +86,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
 
 
 def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Timeline:
-    """Put the floors below the doors together. Raises DatabaseUnusable for a wrong address."""
+    """Return the use cases with their reader, writer and feed. Raises DatabaseUnusable."""
     reader = Reader(
         open_database(settings.database_url),
         ReadLimits(

@@ -1,4 +1,4 @@
-"""The tables. Primary keys start with the ticket, so that a timeline lies together on disk.
+"""The tables. Primary keys start with the ticket, so the rows of one ticket are stored together.
 
 `table=True` models do not validate: what is stored has been checked by the command that made it.
 """
@@ -53,17 +53,17 @@ def _enum(enum: type[ActivityType] | type[ChangeType]) -> Enum:
 
 
 def _index_of_some(name: str, *columns: str, where: str) -> Index:
-    """An index of the rows that pass a condition, which the others cost nothing."""
+    """Return a partial index, which writes to rows outside of it need not update."""
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 def _listed_index(name: str, *columns: str) -> Index:
-    """An index of the entries that lists show, in one of their orders."""
+    """Return an index of the entries that are not deleted, in one order of lists."""
     return _index_of_some(name, *columns, where="deleted_at IS NULL")
 
 
 class Ticket(SQLModel, table=True):
-    """`last_seq` counts the changes of the ticket; this row is the lock of its timeline."""
+    """`last_seq` counts the changes of the ticket. A unit of work locks this row first."""
 
     __tablename__: ClassVar[str] = "ticket"
     __table_args__ = _WITHOUT_ROWID
@@ -76,9 +76,9 @@ class Ticket(SQLModel, table=True):
 
 
 class Node(SQLModel, table=True):
-    """Every id in use, of a ticket or of an entry, with the ticket it belongs to.
+    """Every id in use, of a ticket or of an entry, with its ticket. A ticket's row names itself.
 
-    One id names one thing. A ticket belongs to itself.
+    The primary key keeps two tickets or entries from having the same id.
     """
 
     __tablename__: ClassVar[str] = "node"
@@ -91,7 +91,7 @@ class Node(SQLModel, table=True):
 class TicketActivity(SQLModel, table=True):
     """The entries as they are now.
 
-    A deleted entry stays as a tombstone: its id is in use, and its history goes on naming it.
+    The row of a deleted entry stays, with `deleted_at`: its history refers to it.
     """
 
     __tablename__: ClassVar[str] = "ticket_activity"
@@ -158,7 +158,7 @@ class TicketActivityChange(SQLModel, table=True):
 
 
 class CursorKey(SQLModel, table=True):
-    """The key that seals the cursors of feeds. There is one row, which the migration made."""
+    """The key that encrypts feed cursors. There is one row, which a migration inserted."""
 
     __tablename__: ClassVar[str] = "cursor_key"
     __table_args__ = _WITHOUT_ROWID
@@ -168,7 +168,7 @@ class CursorKey(SQLModel, table=True):
 
 
 class AccessToken(SQLModel, table=True):
-    """Issued tokens. `secret_hash` is a SHA-256 in hexadecimal; the secret is nowhere."""
+    """Issued tokens. `secret_hash` is a SHA-256 in hexadecimal; the secret itself is not stored."""
 
     __tablename__: ClassVar[str] = "access_token"
     __table_args__ = _WITHOUT_ROWID

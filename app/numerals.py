@@ -1,18 +1,18 @@
 """Decimal numbers as JSON and GraphQL write them, read so that rounding can be noticed.
 
-`float` hides that it rounds: `1e-400` becomes 0.0, and the twentieth digit is gone. A caller who
-promises to give back the number that was sent asks `is_rounded`; to all others it is a float.
+`float` rounds without saying so: `1e-400` becomes 0.0, and a twentieth digit is lost. A caller that
+must return exactly the number that was sent asks `is_rounded`; for all others the value is a float.
 """
 
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
 _EXACT_LENGTH: Final = 16
-"""So long a text without an exponent has at most 15 digits, which a 64-bit float always keeps."""
+"""A text of this length without an exponent has at most 15 digits, which a float keeps exactly."""
 
 
 class WrittenFloat(float):
-    """A float that remembers the `text` it was read from, which may be another number."""
+    """A float with the `text` it was read from. The float may be rounded; the text is exact."""
 
     __slots__ = ("text",)
     text: str

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: what every path answers that is not GraphQL."""
+"""Errors as RFC 9457 problems, for every path except GraphQL."""
 
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -42,7 +42,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     """Translate what Starlette's router raises: a path or a method that no route has."""
     raised = cast("HTTPException", error)
     if raised.status_code == MethodNotAllowed.status:
-        # The router keeps methods in a set, so their order is another one in each process.
+        # The router keeps methods in a set, whose order differs between processes.
         allow = ", ".join(sorted((raised.headers or {}).get("Allow", "").split(", ")))
         message = f"{request.method} is not among the methods here: {allow}."
         return problem(MethodNotAllowed(message, allow=allow), request_id(request.scope))

@@ -1,7 +1,7 @@
 """The REST door: the fixed contract of `/v1/crm/tickets/{ticketId}/activity/{activityId}`.
 
-It turns a request into the command that the mutation builds too, and the outcome into the nine
-fields. Errors are RFC 9457 problems, written by the handlers in `app.problems`.
+It turns a request into the same command as the mutation, and the outcome into the nine fields of
+the contract. Errors are RFC 9457 problems, written by the handlers in `app.problems`.
 """
 
 from typing import Any, Final, cast
@@ -47,7 +47,7 @@ def rest_routes(
         return _read_response(activity, preconditions)
 
     async def activity(request: Request) -> Response:
-        # One route for all methods: Starlette's 405 names those of one route only.
+        # One route for all methods: Starlette's 405 allows those of a single route only.
         handler = put_activity if request.method == "PUT" else get_activity
         return await handler(request)
 
@@ -128,7 +128,7 @@ def _activity_response(activity: Activity) -> Response:
 
 
 async def _answer_version_conflict(request: Request, error: Exception) -> Response:
-    """Answer 412 with the current tag, so that the client need not ask for it."""
+    """Respond 412 with the current ETag, so that the client need not send a GET for it."""
     conflict = cast("VersionConflict", error)
     response = problem(conflict, request_id(request.scope))
     response.headers["ETag"] = _etag(conflict.current)

@@ -1,6 +1,6 @@
-"""The use cases both doors call: submit a command, read, follow.
+"""The use cases that GraphQL and REST call: submit a command, read, follow.
 
-The scopes are asked for here and in the policy, so that no door can pass them by.
+Scopes are checked here and in the policy, so that neither API can bypass them.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class FeedPage:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one viewer sees of one state of the database."""
+    """Reads what one viewer may see, all from one snapshot of the database."""
 
     viewer: Viewer
     snapshot: Snapshot
@@ -56,7 +56,7 @@ class View:
     cache: TimelineCache
 
     def __post_init__(self) -> None:
-        """Raises Forbidden where the viewer may not look at timelines."""
+        """Raise Forbidden unless the viewer has the scope to read."""
         policy.require_read(self.viewer)
 
     async def find_activity(self, ticket_id: UUID, activity_id: UUID) -> Activity:
@@ -157,9 +157,9 @@ class View:
 
 @dataclass(slots=True, eq=False)
 class Timeline:
-    """The use cases: submit a command, read, follow. `max_streams` is for each token.
+    """The use cases: submit a command, read, follow. Call `open` before the first of them.
 
-    `open` comes before the first use.
+    `max_streams` is how many subscriptions one token may have open in this process.
     """
 
     reader: Reader
@@ -174,11 +174,11 @@ class Timeline:
     _matching: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def open(self) -> None:
-        """Read the key of the cursors, which all processes on this database share."""
+        """Read the key of feed cursors from the database."""
         self.cursors = FeedCursors(await self.reader.database.read(load_cursor_key))
 
     async def submit(self, viewer: Viewer, command: Command) -> Outcome:
-        """Carry out a command; the outcome is on disk.
+        """Carry out a command. Return once the outcome is on disk.
 
         Raises UserError, Busy, StorageFull and WriteInDoubt.
         """
@@ -191,7 +191,7 @@ class Timeline:
         return View(viewer, snapshot, self.cursors, self.cache)
 
     async def read(self, viewer: Viewer, look: Callable[[View], Awaitable[T]]) -> T:
-        """Let a function look at one state of the database. It may be called twice.
+        """Return what `look` returns for a view of one snapshot. `look` may be called twice.
 
         Raises Forbidden, Busy and what the function raises.
         """
@@ -202,9 +202,9 @@ class Timeline:
     async def follow_changes(
         self, viewer: Viewer, ticket_id: UUID, *, after: str | None, wanted: Filter
     ) -> AsyncGenerator[Begun | SeenChange]:
-        """Return the changes of what the viewer sees and wants: after a cursor, or from now on.
+        """Return the changes that the viewer sees and that pass the filter: after a cursor, or new.
 
-        Where they begin comes first. Raises NotFound, InvalidInput and TooManyStreams; the stream
+        The first item is Begun. Raises NotFound, InvalidInput and TooManyStreams; the stream
         raises Reconnect when the service shuts down.
         """
         ticket, seq = await self.read(viewer, lambda view: view.feed_position(ticket_id, after))
@@ -232,18 +232,18 @@ class Timeline:
     async def _seen(
         self, viewer: Viewer, changes: Sequence[RecordedChange], wanted: Filter
     ) -> Sequence[SeenChange]:
-        """Return what a subscriber is sent of a batch of changes."""
+        """Return those of a batch of changes that a subscriber is sent."""
         if not wanted.words:
             return list(as_seen(viewer, changes, wanted))
-        # Looking for words in long messages takes long: one subscriber does so at a time, and the
-        # event loop serves everybody else in between.
+        # Searching long messages for words can take long. One subscriber does so at a time, and the
+        # sleep lets the event loop serve everybody else in between.
         async with self._matching:
             await asyncio.sleep(0)
             return list(as_seen(viewer, changes, wanted))
 
 
 def _page_bytes(page: Page[Activity]) -> int:
-    """Return about how much memory a page takes."""
+    """Return an estimate of the memory that a page takes."""
     return sum(
         1000 + 4 * len(activity.message or "") + 4 * len(encode_json(activity.metadata))
         for activity in page.items

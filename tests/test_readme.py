@@ -38,6 +38,22 @@ def test_the_table_of_errors_has_every_code_with_its_status_and_what_to_do() -> 
     assert set(rows) == family | language
 
 
+def test_the_errors_open_with_their_tree() -> None:
+    classes = [
+        error
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, ServiceError)
+    ]
+
+    tree = re.findall(
+        r"^ *([A-Z][A-Za-z]+)(?: +(\d{3}|expected))?", str(errors.__doc__), re.MULTILINE
+    )
+
+    assert {(name, status) for name, status in tree if status.isdigit()} == {
+        (error.__name__, str(error.status)) for error in classes if hasattr(error, "status")
+    }
+
+
 def test_the_first_request_is_answered_as_shown(tmp_path: Path) -> None:
     found = re.search(r"```sh\n(curl .+?)```\n\n```json\n(.+?)\n```", README, re.DOTALL)
     assert found

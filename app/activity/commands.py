@@ -1,7 +1,7 @@
-"""What a caller asks for, as frozen values: the doors build them, `decide` carries them out.
+"""Commands, as frozen values. GraphQL and REST build them; `decide` says what they change.
 
-`check` refuses what can be told wrong without the database; `ticket_ids` and `keys` name the
-tickets and activities the decision looks at, `new_ids` the ids it would bring into use.
+`check` raises InvalidInput for what is wrong whatever the database holds. `ticket_ids` and `keys`
+name the rows that the decision needs, `new_ids` the ids that the command would take.
 ABSENT stands for an argument not given, None for null.
 """
 
@@ -32,7 +32,7 @@ class CreateTicket:
 
     @property
     def entry(self) -> "CreateActivity":
-        """The entry that opens the timeline. Its id follows from the ticket's, for retries."""
+        """The first entry of the ticket. Its id follows from the ticket's, so a retry finds it."""
         return CreateActivity(
             ticket_id=self.ticket_id,
             activity_id=uuid5(self.ticket_id, ActivityType.TICKET_CREATED),
@@ -62,7 +62,7 @@ class CreateTicket:
 
 @dataclass(frozen=True, slots=True)
 class CreateActivity:
-    """An entry of the caller's own. MERGED_INTO takes the other ticket from `metadata.ticketId`."""
+    """Adds an entry of the caller. MERGED_INTO names the other ticket in `metadata.ticketId`."""
 
     ticket_id: UUID
     activity_id: UUID
@@ -116,7 +116,7 @@ class CreateActivity:
 
 @dataclass(frozen=True, slots=True)
 class _Existing:
-    """What names one existing entry."""
+    """A command on one existing entry."""
 
     ticket_id: UUID
     activity_id: UUID
@@ -185,7 +185,7 @@ class DeleteActivity(_Existing):
     expected_versions: Container[int] | None = None
 
     def check(self, limits: InputLimits) -> None:
-        """Every such command is well formed."""
+        """Check nothing: every such command is well formed."""
 
 
 Command = CreateTicket | CreateActivity | UpdateActivity | DeleteActivity

@@ -1,7 +1,7 @@
-"""Cursors: places in a list or a feed, as clients carry them. Written and read here alone.
+"""Writes and reads all cursors: positions in a list or a feed.
 
-A cursor of a list says no more than the entry beside it. One of a feed stands for a `seq`, which
-counts the changes of private entries too: it is sealed, so that nobody can read or make one.
+A cursor of a list holds nothing but what its entry shows. A cursor of a feed holds a `seq`, which
+counts changes of private entries too, so it is encrypted: clients can neither read nor forge it.
 """
 
 import re
@@ -24,7 +24,7 @@ _VERSION = re.compile(r"version (\d{1,9})", re.ASCII)
 
 
 def make_cursor(order: Order, activity: Activity) -> str:
-    """Return the place of an entry in an order."""
+    """Return the cursor of an entry in a list of that order."""
     at = activity.created_at if order.field is OrderField.CREATED_AT else activity.updated_at
     return _encode(f"{order.field.value} {to_milliseconds(at)} {activity.id.hex}")
 
@@ -45,7 +45,7 @@ def parse_cursor(order: Order, cursor: str | None, name: str) -> Position | None
 
 
 def make_revision_cursor(version: int) -> str:
-    """Return the place of a version among the revisions of an entry."""
+    """Return the cursor of a version in the revisions of an entry."""
     return _encode(f"version {version}")
 
 
@@ -64,7 +64,7 @@ def _encode(text: str) -> str:
 
 
 def _decode(cursor: str) -> str:
-    """Return the text of a cursor, and the empty text for what is none."""
+    """Return the text that a cursor encodes, or an empty text if it encodes none."""
     try:
         return b64decode(cursor.encode(), altchars=b"-_", validate=True).decode()
     except ValueError:
@@ -79,20 +79,20 @@ _SEALED = re.compile(r"[A-Za-z0-9_-]{48}", re.ASCII)  # nonce, sealed `seq` and 
 
 
 class FeedCursors:
-    """Seals the places of feeds under the key of the database.
+    """Encrypts and decrypts feed cursors with the key of the database.
 
-    AES-GCM-SIV (RFC 8452) with a random nonce: two cursors of one place differ, and should a nonce
-    come twice, that shows at most that two cursors are the same place. The ticket is
-    authenticated with it, so that no cursor is valid in the feed of another.
+    AES-GCM-SIV (RFC 8452) with a random nonce: two cursors of one position differ. If a nonce is
+    ever repeated, that shows at most that two cursors are of the same position. The ticket is
+    associated data, so a cursor is invalid in the feed of another ticket.
     """
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCMSIV(key)
         self.of_change = lru_cache(maxsize=1024)(self.seal)
-        """The cursor of a change, one for all who see it: it is sent to many at the same time."""
+        """As `seal`, cached: all subscribers who are sent a change may get the same cursor."""
 
     def seal(self, ticket_id: UUID, seq: int) -> str:
-        """Return a new cursor for the place after the change `seq`."""
+        """Return a new cursor of the position after the change `seq`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = self._cipher.encrypt(nonce, seq.to_bytes(_SEQ_BYTES), _PURPOSE + ticket_id.bytes)
         return urlsafe_b64encode(nonce + sealed).decode()

@@ -1,7 +1,7 @@
-"""The decision: what a command changes, given the state, or the coded error it deserves.
+"""Decides what a command changes, or which error it gets.
 
-Pure: it reads nothing but its arguments and mutates nothing, so a command that fails leaves no
-trace on those decided before and after it in the same unit of work.
+Pure: it reads nothing but its arguments and mutates nothing. A command that fails does not affect
+the other commands of the same unit of work.
 """
 
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ class Outcome:
 def decide(
     state: State, command: Command, viewer: Viewer, now: datetime, limits: InputLimits
 ) -> Outcome:
-    """Return what the command leads to. Raise a UserError where it may not or cannot be done."""
+    """Return the outcome of a command. Raise a UserError if it is forbidden or impossible."""
     now = _not_before_last_change(state.tickets.get(command.ticket_id), now)
     match command:
         case UpdateActivity():
@@ -64,7 +64,10 @@ def decide(
 
 
 def _not_before_last_change(ticket: Ticket | None, now: datetime) -> datetime:
-    """Return the time of a change: a clock that steps back takes no ticket and no entry along."""
+    """Return the time of a change: `now`, but never before the ticket's last change.
+
+    The system clock may step back.
+    """
     return max(now, ticket.last_changed_at) if ticket else now
 
 
@@ -189,7 +192,7 @@ def _new_activity(command: CreateActivity, viewer: Viewer, now: datetime) -> Act
 
 
 def _retried(state: State, created: Activity) -> Outcome:
-    """Answer a creation under an id in use: the same one again is a safe retry."""
+    """Return the outcome of a creation under an id in use. Raise IdTaken unless it is a retry."""
     existing = state.activities.get(created.key)
     original = state.originals.get(created.key)
     if existing and original and _is_same_creation(existing, original, created):
@@ -206,7 +209,7 @@ def _is_same_creation(existing: Activity, original: Original, created: Activity)
 
 
 def _fixed_part(activity: Activity) -> tuple[object, ...]:
-    """What no update changes."""
+    """Return the fields that no update changes."""
     return activity.ticket_id, activity.activity_type, activity.actor_id, activity.document_id
 
 
@@ -227,7 +230,7 @@ def _added(state: State, ticket: Ticket, activity: Activity) -> Outcome:
 
 
 def _ticket_after(state: State, ticket: Ticket, activity: Activity) -> Ticket:
-    """Return the ticket after the change that left the entry as it is here."""
+    """Return the ticket after a change; `activity` is the entry after it."""
     seq = ticket.last_seq + 1
     ticket = replace(ticket, last_seq=seq, last_changed_at=activity.updated_at)
     if activity.activity_type is not ActivityType.MERGED_INTO:

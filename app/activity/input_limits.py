@@ -1,4 +1,4 @@
-"""What a text and a JSON object may hold, the same through every door and on every database."""
+"""Checks messages and JSON objects. The limits are the same for both APIs and all databases."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -42,8 +42,8 @@ def check_message(message: object, limits: InputLimits) -> None:
 def check_json_object(value: object, limits: InputLimits, name: str) -> None:
     """Raise InvalidInput unless it is a JSON object within the limits; `name` is the argument.
 
-    It stops at the first value that cannot be within them, so that what is much too large costs
-    no more than what is just within: this runs on the event loop.
+    It stops at the first value beyond a limit, so that very large input takes no more time than
+    input just within the limits: this runs on the event loop.
     """
     if not isinstance(value, dict):
         raise InvalidInput(f"{name} must be a JSON object.", path=(name,))
@@ -66,7 +66,7 @@ def check_json_object(value: object, limits: InputLimits, name: str) -> None:
         raise _too_large(limits, name)
 
 
-# The place of a value: the place of the container around it, and its key there.
+# The path of a value: the path of its container, and its key there.
 _Place: TypeAlias = "tuple[_Place | None, str | int]"
 _Container: TypeAlias = tuple[_Place, int, dict[str, Any] | list[Any]]
 
@@ -79,14 +79,14 @@ def _too_large(limits: InputLimits, name: str) -> InvalidInput:
 
 
 def _least_size(container: dict[str, Any] | list[Any]) -> int:
-    """Return how many bytes a container takes at the very least, without what it contains."""
+    """Return the least number of bytes that a container takes, without its contents."""
     if isinstance(container, list):
         return 2 * len(container)
     return 5 * len(container) + sum(map(len, container))
 
 
 def _check_values(place: _Place, container: dict[str, Any] | list[Any], name: str) -> None:
-    """Raise InvalidInput for the first value or member name that no engine would keep."""
+    """Raise InvalidInput for the first value or member name that cannot be stored exactly."""
     for member in container if isinstance(container, dict) else ():
         if fault := fault_in_text(member):
             raise InvalidInput(f"{_dotted(place)} has a member whose name {fault}.", path=(name,))
@@ -156,7 +156,7 @@ _CHECKS: dict[type, Callable[[Any], str | None] | None] = {
 
 
 def _dotted(place: _Place) -> str:
-    """Write a place for a message. A name may hold anything: it is escaped and cut."""
+    """Return a path as text for a message. Names come from the client: they are escaped and cut."""
     keys: list[str] = []
     outer: _Place | None = place
     while outer:

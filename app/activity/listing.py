@@ -1,4 +1,4 @@
-"""Pages of a timeline: which entries, in which order, from where."""
+"""What a page of a timeline is: filter, order, position and size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class OrderField(Enum):
-    """The values are the columns, and mark whose cursors they are."""
+    """The values are the names of the columns, and are part of cursors."""
 
     CREATED_AT = "created_at"
     UPDATED_AT = "updated_at"
@@ -45,7 +45,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in an order, whether or not an entry is there (any more)."""
+    """A position in an order. The entry that was there may be gone."""
 
     at: datetime
     id: UUID
@@ -67,7 +67,7 @@ class Filter:
 
     @property
     def words(self) -> list[str]:
-        """What must all be in the message, in any case and order, whole words or parts of them."""
+        """The texts that a message must all contain, in any order and case, also within words."""
         return list(dict.fromkeys((self.text or "").casefold().split()))
 
     def passes(self, activity: Activity) -> bool:
@@ -87,7 +87,7 @@ EVERYTHING: Final = Filter()
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The entries of a ticket that pass a filter, in an order: what pages are pages of.
+    """The list that pages are cut from: the entries of a ticket that pass a filter, in an order.
 
     `at_seq` is the `seq` of the ticket's newest change, which names the state that is listed.
     """
@@ -100,7 +100,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`size` entries of an order after a position, or before one and then counted from the end."""
+    """At most `size` entries: the first after a position, or the last before one."""
 
     size: int
     after: Position | None = None
@@ -110,7 +110,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Page(Generic[T]):
-    """The entries of a window, in the order asked for. `has_more` looks in its direction."""
+    """The entries of a window. `has_more`: there are others beyond it, in its direction."""
 
     items: list[T]
     has_more: bool
@@ -123,12 +123,12 @@ def holds_words(message: str, words: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=8)
 def _folded(message: str | None) -> str:
-    """Fold a message once for the many subscribers who ask for words in a change of it."""
+    """Fold the case of a message. It is cached: many subscribers may search the same message."""
     return (message or "").casefold()
 
 
 def check_filter(wanted: Filter) -> None:
-    """Raise InvalidInput for a text that costs too much to look for, or that no message holds."""
+    """Raise InvalidInput for a text that is too long, has too many words or cannot be stored."""
     if wanted.text is not None and len(wanted.text) > MAX_TEXT_LENGTH:
         raise InvalidInput(
             f"text has {len(wanted.text)} characters; the limit is {MAX_TEXT_LENGTH}.",

@@ -1,4 +1,4 @@
-"""The arguments of a Relay connection: how many, and from where."""
+"""Reads the arguments of Relay connections: `first`, `after`, `last`, `before`."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Who may see and change what, and why not. Every door, list, count and feed asks here."""
+"""Decides who may see and change what, and why not. Nothing else decides that."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -25,31 +25,31 @@ _EXPLANATIONS = {
 
 
 def require_read(viewer: Viewer) -> None:
-    """Raise Forbidden unless the viewer may look at timelines at all; every use case does."""
+    """Raise Forbidden unless the viewer has `activity:read`. Every use case calls this."""
     if Scope.READ not in viewer.scopes:
         reason = CannotUpdateReason.MISSING_SCOPE
         raise Forbidden(f"{reason}: the token lacks the scope {Scope.READ}.", reasons=[reason])
 
 
 def sees_all_private(viewer: Viewer) -> bool:
-    """Whether the viewer sees private entries of others. If not, they do not exist for them."""
+    """Return whether the viewer sees private entries of others."""
     return Scope.PRIVATE in viewer.scopes
 
 
 def sight(viewer: Viewer) -> UUID | None:
-    """Return what decides which entries a viewer sees: None where they see all of them."""
+    """Return a key for caches: viewers with the same key see the same entries."""
     return None if sees_all_private(viewer) else viewer.actor_id
 
 
 def can_see(viewer: Viewer, activity: Activity) -> bool:
-    """Return whether the entry exists for the viewer; in SQL it is `store.queries.visible_to`."""
+    """Return whether the viewer may see the entry. In SQL it is `store.queries.visible_to`."""
     return activity.deleted_at is None and sees_entry(
         viewer, activity.actor_id, activity.is_private
     )
 
 
 def sees_entry(viewer: Viewer, actor_id: UUID | None, is_private: bool) -> bool:
-    """Whether the viewer sees the entries of an actor, private ones or public ones."""
+    """Return whether the viewer may see entries of that actor and privacy."""
     return not is_private or actor_id == viewer.actor_id or sees_all_private(viewer)
 
 
@@ -76,7 +76,7 @@ def require_visible(
 
 
 def cannot_update_reasons(viewer: Viewer, activity: Activity) -> list[CannotUpdateReason]:
-    """Tell everything that keeps the viewer from updating or deleting the entry."""
+    """Return all reasons why the viewer may not update or delete the entry; empty if they may."""
     if Scope.MODERATE in viewer.scopes:
         return []
     reasons = {
@@ -93,7 +93,7 @@ def require_update(viewer: Viewer, activity: Activity) -> None:
 
 
 def require_create(viewer: Viewer, activity_type: ActivityType) -> None:
-    """Raise Forbidden unless the viewer may add such an entry, as an entry of their own."""
+    """Raise Forbidden unless the viewer may create entries of this type."""
     if Scope.MODERATE in viewer.scopes:
         return
     if Scope.WRITE not in viewer.scopes:

@@ -1,4 +1,4 @@
-"""What a timeline is made of: tickets, their activities, and the changes of those."""
+"""The values of the domain: tickets, their activities, and changes of activities."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,7 +99,7 @@ def merge_target(metadata: JSONObject) -> UUID | None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to one activity: its new state, a row of the history, an event of the feed.
+    """One change of one activity. It becomes its new row, a row of the history and a feed event.
 
     `ticket` is the ticket after the change, so `ticket.last_seq` is the position of the change in
     the ticket's history. `was_private` is None where there was nothing before.
@@ -128,7 +128,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """What an activity held from one of its changes to the next: a row of the history.
+    """One version of an activity, from the history.
 
     `is_withheld` is set where the content was private and is not shown to the viewer.
     """
@@ -146,7 +146,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What an activity held when it was created, for telling a retry from another creation."""
+    """An activity as it was created. A creation with the same values is a retry."""
 
     message: str | None
     metadata: JSONObject
@@ -159,7 +159,7 @@ Key = tuple[UUID, UUID]
 
 @dataclass(slots=True)
 class State:
-    """All that the commands of one unit of work name, as it stands inside the transaction.
+    """The rows that the commands of one unit of work need, as read inside its transaction.
 
     `ids_in_use` are those of the ids named for creation that a ticket or an entry already has.
     `merges` are the merged_into entries that stand, by ticket and id, for the tickets where a
@@ -173,7 +173,7 @@ class State:
     merges: dict[UUID, dict[UUID, Merge]]
 
     def merges_after(self, activity: Activity, seq: int) -> dict[UUID, Merge]:
-        """Return the merges of a ticket as they stand once its change `seq` left this entry so."""
+        """Return the merges of the ticket after its change `seq`, which left `activity` so."""
         standing = dict(self.merges.get(activity.ticket_id, {}))
         before = standing.pop(activity.id, None)
         target_id = merge_target(activity.metadata)
@@ -182,7 +182,7 @@ class State:
         return standing
 
     def apply(self, change: Change) -> None:
-        """Let the decisions after this one see what it changed.
+        """Apply a change, so that the next commands of the batch are decided on it.
 
         Raises ValueError for a creation under an id in use, before anything is applied: storing it
         would overwrite a row.

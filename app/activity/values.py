@@ -1,4 +1,4 @@
-"""The textual forms of the contract's values, read strictly and written canonically."""
+"""Reads and writes UUIDs, times and JSON as the contract has them: strict in, canonical out."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def generate_uuid7(now: datetime) -> UUID:
 
 
 def utc_now() -> datetime:
-    """Tell the time to the millisecond, as everything here stores it."""
+    """Return the current time in UTC, cut to the millisecond, which is what the database stores."""
     return truncate_to_milliseconds(datetime.now(UTC))
 
 
@@ -88,7 +88,7 @@ def format_datetime(value: datetime) -> str:
 
 
 def is_same_json(one: object, other: object) -> bool:
-    """Compare as JSON does: member order is nothing, but true is not 1 and 1 is not 1.0."""
+    """Compare two JSON values. Member order is ignored; true, 1 and 1.0 differ."""
     return one == other and _canonical(one) == _canonical(other)
 
 
@@ -97,7 +97,7 @@ def _canonical(value: object) -> str:
 
 
 def _excerpt(value: object) -> str:
-    """Quote a value for a message, without writing out a long one: it may fill the whole body."""
+    """Quote a value for a message, cut to a few characters: it may be as long as a body."""
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "an object"
     text = ascii(value[:_EXCERPT_LENGTH] if isinstance(value, str) else value)

@@ -1,4 +1,4 @@
-"""The feed of a ticket: its changes in the order of `seq`, as each viewer sees them."""
+"""Turns the recorded changes of a ticket into those that one viewer may see."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from app.auth import Viewer
 
 @dataclass(frozen=True, slots=True)
 class RecordedChange:
-    """A change as the history has it. `activity` is the entry as the change left it.
+    """A change from the history. `activity` is the entry after the change.
 
-    `before` is the entry before the change, as far as the policy and a filter ask: its privacy and
-    its message; None where there was nothing. `is_private_now` is None where there is nothing any
-    more. `characters` are those of all these texts.
+    `before` is the entry before the change, None for a creation; of its content only what the
+    policy and filters need is set. `is_private_now` is None if the entry is deleted by now.
+    `characters` is the length of all its texts.
     """
 
     seq: int
@@ -30,8 +30,8 @@ class RecordedChange:
 class SeenChange:
     """A change of a list as one viewer sees it.
 
-    `activity` is None where the change took the entry from sight, and not where the entry only
-    ceased to pass the filter of the list.
+    `activity` is None if the viewer no longer sees the entry. It is set if they see it but it no
+    longer passes the filter of the list.
     """
 
     seq: int
@@ -42,7 +42,7 @@ class SeenChange:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What a subscription yields first: the changes after `seq` follow."""
+    """The first item of a subscription: the changes after `seq` follow."""
 
     seq: int
 
@@ -50,11 +50,11 @@ class Begun:
 def as_seen(
     viewer: Viewer, changes: Sequence[RecordedChange], wanted: Filter
 ) -> Iterator[SeenChange]:
-    """Translate changes that follow each other into those of the list of what is wanted.
+    """Return consecutive changes as changes of the viewer's list of entries that pass `wanted`.
 
-    What an entry held is not shown to those who do not see the entry now: of an entry that was
-    deleted or made private meanwhile they learn that it is gone, and nothing else. They learn it
-    whatever they want, since whether it passed a filter would say what it held.
+    The content of an entry is shown only to those who see the entry now. If it was deleted or made
+    private since, they learn that it is gone, and nothing else. They learn it whatever their
+    filter: whether the entry passed it would reveal its content.
     """
     now = {change.activity.id: change.is_private_now for change in changes}
     for change in changes:
