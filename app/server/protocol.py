@@ -1,7 +1,7 @@
-"""HTTP/1.1 and WebSocket on one connection: Uvicorn's protocols with bounds and a gentle end.
+"""Uvicorn's protocols for HTTP/1.1 and WebSocket, with time limits and a graceful shutdown.
 
-Uvicorn lets a client send one request for ever, and at a shutdown closes every idle connection at
-once: what a client sends on it at that moment is reset instead of answered.
+Uvicorn lets a client take any time to send a request. At a shutdown it closes idle connections at
+once, so a request that arrives at that moment is reset instead of answered.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from websockets.frames import Frame
 from app.settings import Settings
 
 _GRACE_SECONDS: Final = 30
-"""How long what is under way at a shutdown may take."""
+"""How long requests in progress may take at a shutdown."""
 
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
@@ -84,10 +84,10 @@ class HttpProtocol(HttpToolsProtocol):
             super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
-        """End after the answer under way, or the one to what arrives within the drain time.
+        """Close after the response in progress, or the response to what arrives in the drain time.
 
-        That answer says `Connection: close` (RFC 9112 section 9.6). One that has begun could not
-        say so, so its connection is kept like an idle one.
+        That response has `Connection: close` (RFC 9112 section 9.6). One that has begun cannot have
+        it, so its connection is then treated as an idle one.
         """
         self._is_draining = True
         if self.cycle is not None and not self.cycle.response_started:
@@ -99,7 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        # Uvicorn calls this off when something arrives.
+        # Uvicorn cancels this timer when data arrives.
         self.timeout_keep_alive_task = self.loop.call_later(
             self.config.drain_seconds, self.timeout_keep_alive_handler
         )
@@ -128,7 +128,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """The WebSocket of one client: Uvicorn's protocol with bounds on what it keeps."""
+    """The WebSocket of one client: Uvicorn's protocol with bounds on its memory."""
 
     def handle_ping(self) -> None:
         """Answer, unless the client does not read: it may skip answers (RFC 6455 section 5.5.3)."""
@@ -138,7 +138,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.conn.data_to_send()
 
     def handle_cont(self, event: Frame) -> None:
-        """Take the next part of a message; empty ones would be kept without counting as size."""
+        """Take the next frame of a message. Drop empty ones: they take memory but have no size."""
         if event.data or event.fin:
             super().handle_cont(event)
 

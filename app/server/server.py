@@ -1,4 +1,4 @@
-"""One process that serves: Uvicorn by our settings, and how it begins and ends."""
+"""One process that serves: Uvicorn with our settings, its start and its shutdown."""
 
 import asyncio
 import gc
@@ -17,13 +17,13 @@ from app.settings import Settings
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 _CLOSING_SECONDS: Final = 0.02
-"""Enough turns of the loop for Uvicorn and uvloop to close what listens."""
+"""Time for Uvicorn and uvloop to close their listening sockets."""
 
 
 class Server(uvicorn.Server):
-    """Serves until a signal, then answers what is under way and what arrives meanwhile.
+    """Serves until a signal; then finishes requests in progress and those that still arrive.
 
-    `end_streams` ends what would otherwise never end; `on_start` is called once it listens.
+    `end_streams` ends subscriptions at the shutdown; `on_start` is called once it listens.
     """
 
     config: ServerConfig
@@ -61,9 +61,9 @@ class Server(uvicorn.Server):
         await accepting
 
     async def _accept_waiting(self, listeners: list[socket.socket]) -> None:
-        """Serve who has connected but was not accepted yet: closing the last copy resets them.
+        """Serve clients that have connected but are not accepted: closing the socket resets them.
 
-        A client that connects between the last accept and the close, microseconds, still is.
+        A client that connects in the microseconds after the last accept is still reset.
         """
         await asyncio.sleep(_CLOSING_SECONDS)
         accepted = []
@@ -86,7 +86,7 @@ def _accept_all(listener: socket.socket) -> list[socket.socket]:
     while True:
         try:
             connection, _address = listener.accept()
-        except OSError:  # nobody waits, or another process was quicker
+        except OSError:  # no client waits, or another process took it
             return accepted
         accepted.append(connection)
 
@@ -103,10 +103,10 @@ def serve_in_this_process(
 
 
 def _calm_garbage_collection() -> None:
-    """Leave what lives as long as the process out of collections, and collect less often.
+    """Keep the objects loaded so far out of garbage collections, and collect less often.
 
-    A request makes hundreds of objects that reference counting frees; by default every 700 of them
-    begin a collection, and every seventieth walks through all that the libraries have loaded.
+    Reference counting frees the hundreds of objects of a request. By default every 700 new objects
+    start a collection, and every seventieth of these visits all objects of all libraries.
     """
     gc.collect()
     gc.freeze()

@@ -1,7 +1,7 @@
-"""Several processes that serve on one listening socket, and the process that looks after them.
+"""Several worker processes on one listening socket, and the process that supervises them.
 
-SIGTERM and SIGINT end them all; SIGHUP replaces them one after the other, so that at any time
-somebody serves. A worker that dies is replaced; one that does not even start ends the service.
+SIGTERM and SIGINT end them all. SIGHUP replaces them one after the other, so that the service stays
+reachable. A worker that dies is replaced; one that does not start ends the service.
 """
 
 import asyncio
@@ -85,8 +85,8 @@ class _Supervisor:
         return not has_failed
 
     def _end(self) -> None:
-        # A worker serves whoever waits on the socket when it closes it. A copy left open here
-        # would take connections that nobody accepts.
+        # Workers accept the waiting connections when they close the socket. A copy left open here
+        # would still take connections, which nobody accepts.
         self.listener.close()
         self._is_ending = True
         for worker in self._workers:
@@ -97,7 +97,7 @@ class _Supervisor:
             reload.set()
 
     async def _keep(self, worker: _Worker, reload: asyncio.Event) -> None:
-        """Replace a worker when it dies, and when a reload is asked for."""
+        """Replace a worker when it dies, and on a reload."""
         while not self._is_ending:
             if await _is_first(worker.ended(), reload.wait()):
                 if not self._is_ending:
@@ -116,7 +116,7 @@ class _Supervisor:
         return worker
 
     async def _replace(self, old: _Worker) -> _Worker:
-        """End a worker once its successor serves; keep it when the successor does not start."""
+        """End a worker once its successor serves. Keep it if the successor does not start."""
         if self._is_ending:
             return old
         new = self._spawn()
@@ -166,7 +166,7 @@ def _end_with_parent() -> None:
 
 
 async def _is_first(one: Coroutine[Any, Any, object], other: Coroutine[Any, Any, object]) -> bool:
-    """Wait for one of two; return whether it was the first. The other is cancelled."""
+    """Wait until one of two ends, and cancel the other. Return whether the first one ended."""
     tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

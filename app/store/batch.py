@@ -1,6 +1,6 @@
 """The statements of one unit of work: load what its commands name, store what they change.
 
-A handful of statements whatever the number of commands.
+Their number does not grow with the number of commands.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _SELECT_TICKETS = (
     .order_by(rows.TICKET.c.id)
     .with_for_update()
 )
-# Without a lock: that they exist is all that is asked, and no ticket is ever deleted.
+# Without a lock: it is only asked whether they exist, and tickets are never deleted.
 _SELECT_TARGETS = select(*rows.TICKET_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
 _SELECT_IDS_IN_USE = select(rows.NODE.c.id).where(is_among(rows.NODE.c.id, "ids"))
 _SELECT_ACTIVITIES = select(*rows.ACTIVITY_COLUMNS).where(
@@ -43,8 +43,8 @@ _SELECT_ORIGINALS = select(
     are_among(rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id, "keys"),
     rows.CHANGE.c.version == 1,
 )
-# Every column asked of it is in its index `ix_ticket_activity_merge`: SQLite's planner would else
-# prefer the primary key and read the whole timeline.
+# All columns of this alias are in the index `ix_ticket_activity_merge`. With any other column,
+# SQLite's planner prefers the primary key and reads the whole timeline.
 _MERGE = rows.ACTIVITY.alias("merge")
 _SELECT_MERGES = (
     select(
@@ -65,7 +65,7 @@ _SELECT_MERGES = (
     )
     .where(
         is_among(_MERGE.c.ticket_id, "ids"),
-        # Written out, as in the condition of the index: a parameter could have any value.
+        # A literal, as in the condition of the partial index: with a parameter it is not used.
         _MERGE.c.activity_type == literal_column("'merged_into'"),
         _MERGE.c.deleted_at.is_(None),
         # Earlier releases let such entries be private.
@@ -105,7 +105,7 @@ def load_state(session: Session, commands: Sequence[Command]) -> State:
 
 
 def _merged_ids(commands: Sequence[Command], activities: Sequence[Activity]) -> set[UUID]:
-    """Return the tickets whose merges a command may change: seldom any."""
+    """Return the tickets whose merges a command may change. There are seldom any."""
     merged_into = ActivityType.MERGED_INTO
     return {a.ticket_id for a in activities if a.activity_type is merged_into} | {
         command.ticket_id
@@ -117,7 +117,7 @@ def _merged_ids(commands: Sequence[Command], activities: Sequence[Activity]) -> 
 def _load_merges(
     session: Session, state: State, ticket_ids: set[UUID], commands: Sequence[Command]
 ) -> None:
-    """Add the merges of these tickets that stand, and every ticket that one may come to name."""
+    """Add the current merges of these tickets, and all tickets that these may be merged into."""
     found = [
         (ticket_id, id_, Merge(seq, target_id))
         for ticket_id, id_, seq, target in session.exec(
@@ -148,7 +148,7 @@ def _load_ids_in_use(session: Session, new_ids: set[UUID]) -> set[UUID]:
 def _load_originals(
     session: Session, activities: Sequence[Activity], in_use: set[UUID]
 ) -> dict[Key, Original]:
-    """Read how the activities began that some command would create again: seldom any."""
+    """Return the first versions of activities that a command would create again: seldom any."""
     retried = [activity.key for activity in activities if activity.id in in_use]
     if not retried:
         return {}

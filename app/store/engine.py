@@ -1,7 +1,7 @@
-"""The seam between the store and the engine of its database; and the only COMMIT.
+"""What the store needs of a database, as protocols that each engine implements; the only COMMIT.
 
-Work is a function of a SQLModel session. It runs as a whole where the connection lives: on SQLite
-in the thread of an aiosqlite connection.
+Work is a function of a SQLModel session. It runs as a whole on the thread of the connection,
+on SQLite that of aiosqlite.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -17,20 +17,20 @@ from app.store.errors import CommitFailed
 T = TypeVar("T")
 
 WaitForCommits = Callable[[], Awaitable[Collection[UUID] | None]]
-"""Waits a moment; returns the tickets that others may have changed, None where it may be any."""
+"""Waits for a while. Returns the tickets that may have changed, or None if any may have."""
 
 
 class Connection(Protocol):
     """A connection that reads: one state of the database until its session is rolled back."""
 
     async def run(self, work: Callable[[Session], T]) -> T:
-        """Run a function of the session."""
+        """Return what a function of the session returns."""
 
     def stop_when(self, should_stop: Callable[[], bool] | None) -> None:
-        """From within `run`: see to it that statements end soon after `should_stop` is true."""
+        """From within `run`: interrupt statements once `should_stop` returns true."""
 
     def allow_search(self, characters: int) -> None:
-        """Let text searches read so many characters, where the engine counts them."""
+        """Set how many characters text searches may read, where the engine counts them."""
 
     @property
     def search_limit(self) -> int: ...
@@ -39,10 +39,10 @@ class Connection(Protocol):
     def is_search_exhausted(self) -> bool: ...
 
     def time_spent(self) -> float:
-        """From within `run`: return a clock of what statements cost, in seconds."""
+        """From within `run`: return a clock, in seconds, to measure the cost of statements by."""
 
     def resume(self, session: Session) -> None:
-        """From within `run`: make the state readable again after a statement that failed."""
+        """From within `run`: make the snapshot usable again after a statement failed."""
 
     async def close(self) -> None: ...
 
@@ -58,22 +58,22 @@ class Database(Protocol):
         """
 
     async def read(self, work: Callable[[Session], T]) -> T:
-        """Run a function that reads one state of the database, on a connection opened for it."""
+        """Run a function that reads one snapshot, on a new connection."""
 
     async def connect_for_reads(self, *, is_long: bool = False) -> Connection:
-        """Return a connection that cannot write. `is_long` lets its statements take long."""
+        """Return a connection that cannot write. With `is_long` its statements may take long."""
 
     async def migrate(self, upgrade: Callable[[CoreConnection], None]) -> None:
-        """Run a function that changes tables; in one process at a time, in one transaction."""
+        """Run a function that changes tables, in one transaction and in one process at a time."""
 
     def watch(self) -> AbstractAsyncContextManager[WaitForCommits]:
-        """Yield a function that waits for the commits of other processes."""
+        """Yield a function that waits for commits of other processes."""
 
     def announce(self, ticket_ids: Collection[UUID]) -> None:
-        """Tell other processes soon that changes of these tickets have been committed."""
+        """Notify other processes that changes of these tickets have been committed."""
 
     async def truncate_log(self) -> bool:
-        """Give the disk space of a write-ahead log back; False where somebody reads it."""
+        """Truncate the write-ahead log. Return False if a reader prevented it."""
 
     async def close(self) -> None: ...
 

@@ -1,14 +1,14 @@
-"""What can go wrong with the database, apart from what a client is told.
+"""Errors of the store, which are not themselves sent to clients.
 
 StoreError
-    DatabaseUnusable   the operator must mend something
+    DatabaseUnusable   the operator must fix something
     CommitFailed       the COMMIT itself failed
     LongRead           a read takes too long to share a connection; it is run again on its own
 """
 
 
 class StoreError(Exception):
-    """Every error of this floor that is not one of the engine's."""
+    """An error of the store, as opposed to one that the database raises."""
 
 
 class DatabaseUnusable(StoreError):
@@ -16,8 +16,8 @@ class DatabaseUnusable(StoreError):
 
 
 class CommitFailed(StoreError):
-    """COMMIT itself failed, so whether the work is on disk is not known: never repeat it."""
+    """COMMIT failed, so the work may be on disk. It must not be repeated."""
 
 
 class LongRead(StoreError):
-    """A load took longer than a shared connection allows, or came after the snapshot had ended."""
+    """A load took too long for a shared connection, or came after its snapshot had ended."""

@@ -1,4 +1,4 @@
-"""What went wrong in an engine, read from its codes, and what a client is told of it."""
+"""Classifies errors of the database by their codes, and translates them for clients."""
 
 import sqlite3
 from enum import Enum, auto
@@ -14,7 +14,7 @@ class Fault(Enum):
     NO_ROOM = auto()
     INTERRUPTED = auto()  # the statement took too long, or `should_stop` ended it
     LOST = auto()  # the connection ended, or none can be had
-    TO_REPEAT = auto()  # the engine chose this transaction to give way: it is run again
+    TO_REPEAT = auto()  # the database rolled this transaction back for another one: it is run again
 
 
 _SQLITE_CODES: Final = {
@@ -42,7 +42,7 @@ _CONNECTION_EXCEPTIONS: Final = "08"  # the class of SQLSTATEs
 
 
 def fault_of(error: BaseException | None) -> Fault | None:
-    """Return what went wrong; None where it is not the engine, or a fault of the statement."""
+    """Return the kind of fault; None if it is none of the database, or a wrong statement."""
     if isinstance(error, OSError | TimeoutError):
         return Fault.LOST
     if not isinstance(error, DBAPIError):
@@ -58,7 +58,7 @@ def fault_of(error: BaseException | None) -> Fault | None:
 
 
 def as_told(error: Exception) -> Exception:
-    """Return what a client is told of an error, or the error itself where it is a mistake."""
+    """Return the error for the client, or the error itself if it is a bug."""
     match fault_of(error):
         case Fault.NO_ROOM:
             return StorageFull("The disk of the database is full; nothing was written.")

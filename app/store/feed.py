@@ -1,8 +1,8 @@
-"""The feed as processes follow it: what was committed, by this process or another, wakes readers.
+"""Delivers committed changes, of this process and of others, to subscribers.
 
-Nothing is handed over in memory that was not read back from the database after its COMMIT, in the
-order of the ticket's `seq`. So there is one path for the changes of every process, and no
-subscriber can see one twice, early, or out of order.
+Changes are read back from the database after their COMMIT, in the order of the ticket's `seq`, also
+by the process that wrote them. So all changes take one path, and no subscriber gets one twice,
+before its COMMIT, or out of order.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ _log = logging.getLogger(__name__)
 _RECENT: Final = 64
 _RECENT_CHARACTERS: Final = 256 * 1024
 _READS: Final = 8  # pages of the history that are read at a time
-_OWNER: Final = ""  # of the feed's own reads, which stand for no token
+_OWNER: Final = ""  # the token id of the feed's own reads
 _PAUSE_SECONDS: Final = 1
 
 
 @dataclass(slots=True)
 class _Topic:
-    """What the subscribers of one ticket share: its newest changes and what wakes them."""
+    """What the subscribers of one ticket share: its newest changes and an event to wake them."""
 
     last_seq: int
     readers: int = 0
@@ -44,7 +44,7 @@ class _Topic:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def after(self, seq: int) -> list[RecordedChange] | None:
-        """Return the changes after a `seq`; None where some of them are not kept here any more."""
+        """Return the changes after a `seq`, or None when some are no longer cached."""
         missing = self.last_seq - seq
         if missing > len(self.recent):
             return None
@@ -78,8 +78,8 @@ class Feed:
     async def follow(self, ticket_id: UUID, seq: int) -> AsyncGenerator[list[RecordedChange]]:
         """Yield the changes after a `seq`, in order and each once.
 
-        Holds no session while it waits. Whoever takes long between two of them reads on from the
-        database; the others do not notice. Raises Reconnect when the feed is closed.
+        Holds no connection while it waits. A slow subscriber is not waited for: it reads from the
+        database what is no longer cached. Raises Reconnect when the feed is closed.
         """
         async with self._topic(ticket_id) as topic:
             while not self._is_closing:
@@ -95,13 +95,13 @@ class Feed:
         raise Reconnect("The service is shutting down; resume the stream after the last cursor.")
 
     def notify(self, ticket_ids: Collection[UUID]) -> None:
-        """Say that changes of these tickets have been committed."""
+        """Wake those who follow these tickets: changes of them have been committed."""
         if heard := self._topics.keys() & ticket_ids:
             self._changed |= heard
             self._wake.set()
 
     def publish(self, ticket_ids: Collection[UUID]) -> None:
-        """Say that this process has committed changes of these tickets."""
+        """Notify this and other processes that this one has committed changes of these tickets."""
         self.notify(ticket_ids)
         self.reader.database.announce(ticket_ids)
 
@@ -133,11 +133,11 @@ class Feed:
 
     async def _read_changed(self) -> None:
         while self._changed:
-            # Taken before it is read: what is committed meanwhile is news again.
+            # Cleared before the read, so that what is committed during it is read next.
             ticket_id = self._changed.pop()
             if topic := self._topics.get(ticket_id):
                 try:
-                    # What is new does not wait its turn behind those who catch up.
+                    # New changes do not wait behind subscribers who read older ones.
                     while changes := await self._load(
                         partial(load_changes, ticket_id=ticket_id, after=topic.last_seq)
                     ):
@@ -147,7 +147,7 @@ class Feed:
                     raise
 
     async def _load_changes(self, ticket_id: UUID, *, after: int) -> list[RecordedChange]:
-        """Read changes from the database, where few others do so at the moment."""
+        """Read changes from the database; only a few such reads run at a time."""
         work = partial(load_changes, ticket_id=ticket_id, after=after)
         async with self._reading:
             return await self._load(work)
@@ -163,7 +163,7 @@ class Feed:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _watch(self) -> None:
-        """Find what other processes committed, while anybody listens."""
+        """Find what other processes committed, while there are subscribers."""
         while not self._is_closing:
             await self._has_topics.wait()
             try:
@@ -174,7 +174,7 @@ class Feed:
 
     async def _watch_topics(self) -> None:
         async with self.reader.database.watch() as wait_for_commits:
-            await self._find_changed()  # what came before the watch began
+            await self._find_changed()  # committed before the watch began
             while self._topics and not self._is_closing:
                 changed = await wait_for_commits()
                 if changed is None:
@@ -199,7 +199,7 @@ class Feed:
             last_seqs = await self._load(partial(load_last_seqs, ids=[ticket_id]))
             topic = self._topics.setdefault(ticket_id, _Topic(last_seqs.get(ticket_id, 0)))
             self._has_topics.set()
-            # What was committed between the reading and the joining is read now.
+            # Read what was committed before this subscriber was registered.
             self.notify({ticket_id})
         topic.readers += 1
         try:

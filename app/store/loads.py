@@ -1,7 +1,7 @@
-"""Loads: what an operation reads, run on the thread of a connection, one after the other.
+"""Runs loads, the reads of operations, one after the other on the thread of a connection.
 
-A load that fails is the failure of its caller alone, and one whose caller has gone is left out, or
-interrupted where it runs.
+A load that fails affects its caller alone. One whose caller has gone is skipped, or interrupted if
+it runs already.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ V = TypeVar("V")
 _WALL_SECONDS: Final = 0.5
 
 Batch = Callable[[Session, Sequence[K]], Mapping[K, V]]
-"""A load by keys, which can serve many callers with one statement."""
+"""A load by keys: one call serves several callers, with one statement."""
 
 _KEYS_PER_STATEMENT: Final = 256
-"""Keys of one statement, unless one caller has more: bounds what is in memory at a time."""
+"""Most keys of one statement, unless one caller has more. It bounds memory."""
 
 
 class Snapshot(Protocol):
-    """One state of the database, as one operation reads it."""
+    """One state of the database, for the reads of one operation."""
 
     async def load(self, work: Callable[[Session], T], *, is_long: bool = False) -> T:
-        """Run a function of the session. `is_long` keeps it off the shared connections."""
+        """Return what a function of the session returns. `is_long`: not on a shared connection."""
 
     async def load_many(self, batch: Batch[K, V], keys: Sequence[K]) -> list[V | None]:
         """Return a value for each key, None where `batch` finds none.
 
-        Loads of several callers with the same `batch` are one call of it.
+        Loads of several callers with the same `batch` may be merged into one call of it.
         """
 
 
 @dataclass(slots=True, eq=False)
 class Load:
-    """One load that somebody waits for. It is by keys if it has a `batch`, else it is `work`.
+    """One load with the future of its caller: `batch` with `keys`, or else `work`.
 
-    `seconds` is how much time of a processor it may take, None for as long as its caller waits;
-    `taken` is what it took.
+    `seconds` is the processor time that it may take, None if there is no bound; `taken` is the time
+    that it took.
     """
 
     answer: "asyncio.Future[Any]"
@@ -60,7 +60,7 @@ class Load:
     taken: float = 0
 
     def settle(self, verdict: object) -> None:
-        """Answer the caller, unless it has gone."""
+        """Give the caller its result or error, unless it has gone."""
         if self.answer.done():
             return
         if isinstance(verdict, BaseException):
@@ -75,7 +75,7 @@ Verdicts = list[tuple[Load, object]]
 def run_loads(
     connection: Connection, session: Session, loads: Sequence[Load], hop_seconds: float
 ) -> tuple[Verdicts, list[Load]]:
-    """Run loads; return what each came to, and those that were not begun in time."""
+    """Run loads. Return the results and errors, and the loads that were not begun in time."""
     end = time.monotonic() + hop_seconds
     verdicts: Verdicts = []
     rest: list[Load] = []
@@ -90,7 +90,7 @@ def run_loads(
 
 
 def _steps(loads: Sequence[Load]) -> list[list[Load]]:
-    """Return loads that are run together, the short ones first: by keys, of few keys."""
+    """Return loads in groups that run together: first those by keys, the ones of few keys first."""
     steps: list[list[Load]] = []
     last: dict[Batch[Any, Any], list[Load]] = {}
     sizes: Counter[Batch[Any, Any]] = Counter()
@@ -118,7 +118,7 @@ def _run_batch(
 
 
 def _attempt(connection: Connection, session: Session, load: Load) -> object:
-    """Return what the load came to, an error too. It is interrupted when its time is over."""
+    """Return the result of a load, or its error. Interrupt it when its time is over."""
     assert load.work  # noqa: S101
     # A slow disk must not hold up the others either.
     begin, end = connection.time_spent(), time.monotonic() + _WALL_SECONDS
@@ -131,7 +131,7 @@ def _attempt(connection: Connection, session: Session, load: Load) -> object:
     try:
         connection.stop_when(should_stop)
         result = load.work(session)
-        # An interruption within the last row of a statement comes too late for SQLite.
+        # SQLite does not report an interruption that comes during the last row of a statement.
         return _search_too_large(connection) if connection.is_search_exhausted else result
     except Exception as error:
         return _verdict(connection, session, error)
@@ -141,7 +141,7 @@ def _attempt(connection: Connection, session: Session, load: Load) -> object:
 
 
 def _verdict(connection: Connection, session: Session, error: Exception) -> Exception:
-    """Return what an error is to its caller. Raise it where the connection has ended with it."""
+    """Return the error for the caller. Raise it if the connection is broken."""
     fault = fault_of(error)
     if fault is Fault.LOST:
         raise error

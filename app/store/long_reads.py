@@ -1,4 +1,4 @@
-"""Reads that take long: each has a connection of its own, and each token may hold only some."""
+"""Lends connections to long reads. Each has its own, and each token may hold only some."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ class ReadLimits:
 
 @dataclass(slots=True, eq=False)
 class LongReads:
-    """Lends connections, in the order asked for, as far as the share of each token goes."""
+    """Lends connections in the order of requests, within the limit of each token."""
 
     database: Database
     limits: ReadLimits
@@ -55,12 +55,12 @@ class LongReads:
         return bool(self._running or self._waiting)
 
     def count(self, token_id: str) -> int:
-        """Return how many long reads of a token run or wait."""
+        """Return the number of long reads of a token that run or wait."""
         waiting = sum(1 for waiting_id, _ in self._waiting if waiting_id == token_id)
         return self._running[token_id] + waiting
 
     async def acquire(self, token_id: str, *, is_patient: bool = False) -> Connection:
-        """Lend a connection. Raises Busy; where `is_patient`, only when thousands wait."""
+        """Return a connection. Raises Busy; with `is_patient` only when thousands wait."""
         limits = self.limits
         most = limits.queue_size if is_patient else _WAITING_PER_TOKEN + limits.long_reads_per_token
         if self.count(token_id) >= most:
@@ -75,7 +75,7 @@ class LongReads:
         return connection
 
     async def release(self, token_id: str, connection: Connection) -> None:
-        """Take a connection back and let the next one have its turn."""
+        """Take a connection back, and admit the next long read."""
         is_fit = False
         try:
             await connection.run(Session.rollback)
@@ -123,7 +123,7 @@ class LongReads:
         self._admit()
 
     def _admit(self) -> None:
-        """Let those begin whose turn it is."""
+        """Admit those who wait, as far as connections and the limits of tokens allow."""
         for token_id, turn in self._waiting:
             if self._running.total() >= self.limits.long_connections:
                 return
@@ -134,9 +134,9 @@ class LongReads:
 
 @dataclass(slots=True, eq=False)
 class OwnSnapshot:
-    """A snapshot on a connection that nobody else uses meanwhile.
+    """A snapshot on a connection that no other operation uses.
 
-    One that `is_patient` waits for its connection as long as its caller does.
+    With `is_patient` it waits for the connection as long as its caller waits.
     """
 
     _long_reads: LongReads

@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this code, and tells one that is newer."""
+"""Migrates a database to the tables of this release, and refuses one of a newer release."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 
 async def migrate(database: Database) -> None:
-    """Run what migrations are missing, all in one transaction.
+    """Run the migrations that are missing, all in one transaction.
 
     Raises DatabaseUnusable where the database was migrated by newer code.
     """

@@ -1,6 +1,7 @@
-"""Parameters that hold many values: a statement has one text, and is prepared once, for any number.
+"""Parameters that hold any number of values, so that the text of a statement does not change.
 
-SQLite does not use an index for a list of pairs written into the statement; for these it does.
+A statement is then prepared once. SQLite uses an index for these; for pairs written as a list into
+the statement it does not.
 """
 
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from app.json_text import dump_json
 
 
 class _JsonList(TypeDecorator[Any]):
-    """Values, or tuples of values, as a JSON array that `json_each` unfolds."""
+    """Values, or tuples of values, sent as a JSON array and read by `json_each`."""
 
     impl = Text
     cache_ok = True
@@ -40,13 +41,13 @@ def _stored(value: Any) -> Any:
 
 
 def is_among(column: Column[Any], name: str) -> ColumnElement[bool]:
-    """Whether a column has one of the values of the parameter."""
+    """Return the condition that a column has one of the values of a parameter."""
     values = func.json_each(bindparam(name, type_=_JsonList)).table_valued("value")
     return column.in_(select(values.c.value))
 
 
 def are_among(first: Column[Any], second: Column[Any], name: str) -> ColumnElement[bool]:
-    """Whether two columns have one of the pairs of values of the parameter."""
+    """Return the condition that two columns have one of the pairs of values of a parameter."""
     pairs = func.json_each(bindparam(name, type_=_JsonList)).table_valued("value")
     members = select(literal_column("value ->> 0", Text), literal_column("value ->> 1", Text))
     return tuple_(first, second).in_(members.select_from(pairs))

@@ -1,7 +1,7 @@
 """The statements that read: by ids, a page of a timeline in an order, counts, revisions, changes.
 
-A page is found by its keys on an index, so that the last one costs what the first costs. A filter
-is applied on the way: one that few entries pass reads many.
+A page is found by its position on an index, so the last page costs as much as the first. A filter
+is applied to the entries on the way: if few of them pass, many are read.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ _PREVIOUS = _PREVIOUS_CHANGE.c
 
 FEED_PAGE_SIZE: Final = 100
 FEED_PAGE_CHARACTERS: Final = 256 * 1024
-"""A page of the feed ends with the change that exceeds this, so that few pages fill no memory."""
+"""A page of the feed ends with the change that exceeds this, which bounds its memory."""
 
 _TICKETS = select(*rows.TICKET_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
 _ACTIVITIES = (
@@ -78,7 +78,7 @@ _CHANGES = (
             + func.coalesce(func.length(_PREVIOUS.message), 0)
             + func.length(cast(_HISTORY.metadata, Text))
         ).label("characters"),
-        # The activity as the change left it: what no update changes, the rest from the history.
+        # The activity after the change: what no update changes, and the rest from the history.
         _COLUMNS.ticket_id,
         _COLUMNS.id,
         _COLUMNS.activity_type,
@@ -116,7 +116,7 @@ def load_tickets(session: Session, ids: Sequence[UUID]) -> dict[UUID, Ticket]:
 
 
 def load_activities(session: Session, ids: Sequence[UUID]) -> dict[UUID, Activity]:
-    """Return the entries that exist. Whether the viewer may see them is for the caller to ask."""
+    """Return the entries that exist. The caller checks whether the viewer may see them."""
     found = [Activity(*row) for row in session.exec(_ACTIVITIES, params={"ids": ids})]
     return {activity.id: activity for activity in found}
 
@@ -131,7 +131,7 @@ def load_changes(
 ) -> list[RecordedChange]:
     """Return changes of a ticket after a `seq`, the oldest first.
 
-    There are fewer than `size` where those are all, or where their texts are large.
+    There are fewer than `size` if there are no more, or if their texts are large.
     """
     found: list[RecordedChange] = []
     characters = 0
@@ -181,7 +181,7 @@ def load_page(session: Session, viewer: Viewer, listing: Listing, window: Window
 def has_any(
     session: Session, viewer: Viewer, listing: Listing, *, side: Side, of: Position
 ) -> bool:
-    """Tell whether anything is listed on one side of a position, itself included."""
+    """Return whether anything is listed on one side of a position, or at it."""
     keys, end = tuple_(*_keys(listing.order)), (of.at, of.id)
     is_low = (side is Side.BEFORE) is _is_ascending(listing.order)
     statement = (
@@ -210,7 +210,7 @@ def load_revisions(
     statement = (
         select(*rows.REVISION_COLUMNS)
         .where(_HISTORY.ticket_id.in_(ticket_ids), _HISTORY.activity_id.in_(ids))
-        # Versions have no gaps, so this is the page of every one of them.
+        # Versions have no gaps, so this selects one page of each activity.
         .where(_HISTORY.version > after, _HISTORY.version <= after + size)
         .order_by(_HISTORY.version)
     )
@@ -256,7 +256,8 @@ def _created(wanted: Filter, index: OrderField) -> list[ColumnElement[bool]]:
     ]
     if index is OrderField.CREATED_AT:
         return conditions
-    # Out of the planner's sight: it would take the other index, and sort all that it finds there.
+    # `coalesce` hides the conditions from the planner, which would else use the other index and
+    # sort all the rows that it finds there.
     return [func.coalesce(condition, false()) for condition in conditions]
 
 

@@ -1,12 +1,11 @@
-"""The reader, the writer's twin: operations that wait share a connection, a snapshot and a hop.
+"""Runs the reads of operations. Operations that wait at the same time share a snapshot.
 
-An operation reads through a snapshot: one state of the database, opened after the operation asked
-for its first load. Operations that ask while the connections are busy get one snapshot together,
-and their loads run as one function on the connection's thread, those by key in one statement.
+A snapshot is one state of the database, opened after an operation asked for its first load.
+Operations that ask while all connections are busy get one snapshot together. Their loads run as
+one function on the connection's thread, and loads by key are merged into one statement.
 
-What takes long must not hold up the others. A load that exceeds the time of its operation on a
-shared connection raises LongRead, and the operation is run again from the start on a connection of
-its own.
+A long read must not delay the others. A load that exceeds the time of its operation on a shared
+connection raises LongRead, and the operation is run again from the start on its own connection.
 """
 
 import asyncio
@@ -30,14 +29,14 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 LOAD_SECONDS: Final = 0.01
-"""How much of a processor the loads of one operation may take on a shared connection."""
+"""Processor time that the loads of one operation may take on a shared connection."""
 
 HOP_SECONDS: Final = 0.02
-"""Loads not begun after this wait for the next hop, so that the answers of this one go out."""
+"""Loads not begun after this time run in the next call, so that results are returned by then."""
 
 PATIENCE_SECONDS: Final = 0.02
-"""One connection takes what waits at once. Each further one takes what has waited this much longer:
-the fewer connections there are at work, the more operations share a snapshot."""
+"""The first connection takes waiting operations at once, each further one only what has waited this
+much longer. The fewer connections are in use, the more operations share a snapshot."""
 
 _GROUP_SIZE: Final = 256
 
@@ -69,7 +68,7 @@ class _Group:
         await self._news.wait()
 
     def end(self, error: Exception) -> None:
-        """Fail what runs, what waits and what comes."""
+        """Settle all loads with the error, also those that come later."""
         self.is_over = True
         for load in (*self.running, *self.loads):
             load.settle(error)
@@ -78,7 +77,7 @@ class _Group:
 
 @dataclass(slots=True, eq=False)
 class SharedSnapshot:
-    """A snapshot on a connection that others use too. It begins with the first load."""
+    """A snapshot that several operations share. It is opened for the first load."""
 
     _reader: "Reader"
     _token_id: str
@@ -89,7 +88,7 @@ class SharedSnapshot:
     _is_closed: bool = False
 
     async def load(self, work: Callable[[Session], T], *, is_long: bool = False) -> T:
-        """Raises LongRead where the load takes too long, and from then on always."""
+        """Return the result. Raise LongRead if the load takes too long, and for every load then."""
         self.is_long |= is_long
         result: T = await self._load(work=work)
         return result
@@ -144,7 +143,7 @@ class Reader:
         self._long_reads = LongReads(self.database, self.limits)
 
     async def read(self, token_id: str, operate: Callable[[Snapshot], Awaitable[T]]) -> T:
-        """Run an operation on a shared snapshot, and again on one of its own where it is long.
+        """Run an operation on a shared snapshot; if it takes too long, again on one of its own.
 
         So `operate` may be called twice and must do nothing but read. Raises Busy.
         """
@@ -176,7 +175,7 @@ class Reader:
         return OwnSnapshot(self._long_reads, token_id, is_patient)
 
     def join(self) -> _Group:
-        """Return the group that gets the next snapshot. Raises Busy where too many wait."""
+        """Join the group that gets the next snapshot. Raise Busy if too many operations wait."""
         if self._is_closed:
             raise Busy("The service is shutting down; send the request again.")
         if self._waiting >= self.limits.queue_size:
@@ -191,7 +190,7 @@ class Reader:
         return group
 
     def load_seconds(self, token_id: str) -> float:
-        """Return how long a load may take: the less, the more long reads the token has."""
+        """Return the time that a load may take: the less, the more long reads the token has."""
         if not self._long_reads.is_busy:
             return LOAD_SECONDS
         return LOAD_SECONDS / (1 + self._long_reads.count(token_id))
@@ -209,7 +208,7 @@ class Reader:
             await self._long_reads.close()
 
     async def _serve(self, patience: float) -> None:
-        """Give connections to group after group; one that fails is replaced."""
+        """Serve groups on a connection. Replace the connection when it fails."""
         while True:
             group = await self._next_group(patience)
             try:
@@ -224,14 +223,14 @@ class Reader:
             while True:
                 await _or_end(group, _serve_group(connection, group))
                 if not self._groups or self._time_left(patience) > 0:
-                    # While it waits it must keep no snapshot: the write-ahead log would only grow.
+                    # An idle connection must hold no snapshot: the write-ahead log could only grow.
                     await connection.run(Session.rollback)
                 group = await self._next_group(patience)
         finally:
             await connection.close()
 
     async def _next_group(self, patience: float) -> _Group:
-        """Wait for a group that has waited that long."""
+        """Return the first group once it has waited as long as `patience`."""
         while True:
             if not self._groups:
                 self._wake.clear()
@@ -242,7 +241,7 @@ class Reader:
                 return self._take()
 
     def _time_left(self, patience: float) -> float:
-        """Return how long the first group is still to wait for a more patient connection."""
+        """Return for how long the first group must still wait before `patience` is over."""
         return self._groups[0].asked_at + patience - time.monotonic()
 
     def _take(self) -> _Group:
@@ -256,7 +255,7 @@ def _lost() -> Busy:
 
 
 async def _or_end(group: _Group, work: Awaitable[T]) -> T:
-    """Await what a group needs; where that fails, the group is over and its loads have failed."""
+    """Await something for a group. If it fails, end the group, so that its loads fail."""
     try:
         return await work
     except BaseException:

@@ -1,4 +1,4 @@
-"""Between the rows of the tables and the values of the domain, column by column, once."""
+"""Maps rows of the tables to values of the domain, and back."""
 
 from dataclasses import fields
 from typing import Any
@@ -24,7 +24,7 @@ TOKEN: Table = _table(models.AccessToken)
 
 
 def _columns(table: Table, value: type[Any]) -> tuple[Column[Any], ...]:
-    """The columns in the order of a value's fields, so that `Value(*row)` reads a row.
+    """Return the columns in the order of a value's fields, so that `Value(*row)` reads a row.
 
     Fields that no column holds come last and have a default.
     """

@@ -1,7 +1,7 @@
-"""SQLite by aiosqlite: connections whose own thread runs whole functions of a SQLModel session.
+"""SQLite through aiosqlite, whose thread runs whole functions of a SQLModel session.
 
-Every await on a cursor of aiosqlite is a hop to its thread and back. A function that runs there
-costs one hop, however many statements it executes.
+Each await on a cursor of aiosqlite is a change to its thread and back, about 0.1 ms. A function
+that runs there needs one, however many statements it executes.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS: Final = 5000
-"""How long SQLite waits for another process's write before the command is answered BUSY."""
+"""How long SQLite waits for the write of another process, before BUSY."""
 
 WATCH_SECONDS: Final = 0.02
-"""How often the commits of other processes are looked for, while anybody listens."""
+"""Time between two looks for commits of other processes, while there are subscribers."""
 
 WAL_LIMIT_BYTES: Final = 32 * 1024 * 1024
-"""The write-ahead log shrinks to this after it was copied into the database."""
+"""SQLite truncates the write-ahead log to this size after a checkpoint."""
 
 _STEPS: Final = 20_000
-"""Steps of SQLite's machine between two looks at `should_stop`: under a millisecond of work."""
+"""Instructions of SQLite's virtual machine between two calls of `should_stop`: under 1 ms."""
 
 _PRAGMAS: Final = {
     "journal_mode": "wal",
@@ -80,7 +80,7 @@ class SqliteConnection:
     async def run(self, work: Callable[[Session], T]) -> T:
         """Run a function of the session on the connection's thread.
 
-        It goes on to its end also where the caller is cancelled.
+        It runs to its end even if the caller is cancelled.
         """
         return await self._in_thread(lambda: work(self._session))
 
@@ -89,7 +89,7 @@ class SqliteConnection:
         self._should_stop = should_stop
 
     def allow_search(self, characters: int) -> None:
-        """Let text searches read so many characters; a statement that reads more is interrupted."""
+        """Set how many characters text searches may read. A statement that reads more is ended."""
         self.search_limit, self._searched = characters, 0
 
     @property
@@ -97,11 +97,11 @@ class SqliteConnection:
         return self._searched > self.search_limit
 
     def time_spent(self) -> float:
-        """Return what the thread took of a processor: on a busy machine it mostly waits."""
+        """Return the processor time of the thread; elapsed time would include waiting for it."""
         return time.thread_time()
 
     def resume(self, session: Session) -> None:
-        """Do nothing: a statement that fails leaves the snapshot as it was."""
+        """Do nothing: on SQLite a failed statement leaves the snapshot usable."""
 
     async def truncate_log(self) -> bool:
         """Copy the write-ahead log into the database and cut it off; False if somebody reads it."""
@@ -110,12 +110,12 @@ class SqliteConnection:
     async def data_version(self) -> int:
         """Return a number that changes when another connection has committed.
 
-        Costs no lock. The connection must not be in a transaction: the number stands still there.
+        It takes no lock. The connection must not be in a transaction: the number is constant there.
         """
         return await self._in_thread(self._data_version)
 
     async def close(self) -> None:
-        """Close it, also where it is broken. What it has not committed is rolled back."""
+        """Close the connection, also if it is broken. What is not committed is rolled back."""
         try:
             await self._in_thread(self._session.close)
         except Exception as error:
@@ -148,7 +148,7 @@ class SqliteConnection:
             poolclass=StaticPool,
             json_serializer=dump_json,
             json_deserializer=load_json,
-            hide_parameters=True,  # what people wrote does not belong into a log
+            hide_parameters=True,  # messages of users must not get into logs
         )
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self._session = Session(engine, autoflush=False)
@@ -158,7 +158,7 @@ class SqliteConnection:
         if message is None:
             return False
         self._searched += len(message)
-        # One long message takes as long as thousands of steps: the progress handler comes too late.
+        # One long message can take too long for the progress handler, which runs between messages.
         if self.is_search_exhausted or self._is_to_stop():
             self._driver._conn.interrupt()
             return False
@@ -195,7 +195,7 @@ class SqliteDatabase:
         try:
             return await connection.run(partial(run_in_transaction, work))
         except (DBAPIError, CommitFailed):
-            # Whatever state it is in, the next unit of work begins on a new one.
+            # Its state is unknown, so the next unit of work gets a new connection.
             self._writing = None
             await connection.close()
             raise
@@ -223,7 +223,7 @@ class SqliteDatabase:
 
             async def wait_for_commits() -> Collection[UUID] | None:
                 nonlocal version, rested_at
-                # At most a tenth of the time goes into watching, and into what it leads to.
+                # Watching, with the reads that follow from it, takes at most a tenth of the time.
                 await asyncio.sleep(max(WATCH_SECONDS, 10 * (time.monotonic() - rested_at)))
                 rested_at = time.monotonic()
                 before, version = version, await connection.data_version()
@@ -234,7 +234,7 @@ class SqliteDatabase:
             await connection.close()
 
     def announce(self, ticket_ids: Collection[UUID]) -> None:
-        """Do nothing: other processes see the commit itself."""
+        """Do nothing: other processes notice the commit by `data_version`."""
 
     async def truncate_log(self) -> bool:
         return await (await self._write_connection()).truncate_log()
@@ -262,7 +262,7 @@ def sqlite_file(address: URL) -> Path:
 
 
 def _holds_words(message: str, words: str) -> bool:
-    """Whether a message holds every word, in any case; `words` is folded and has spaces between."""
+    """Return whether a message contains all words of a text, which is folded."""
     return holds_words(message.casefold(), words.split(" "))
 
 

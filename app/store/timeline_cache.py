@@ -1,7 +1,7 @@
-"""What was read of timelines, kept for whoever reads the same of the same state.
+"""Caches what was read of timelines, under the `seq` of their tickets.
 
-Every change of an entry moves the `seq` of its ticket. So what was read of a ticket at one `seq` is
-right for that `seq` for good, in every process, and is never asked for again once it has moved.
+Every change of an entry increases the `seq` of its ticket. So a cached result of one `seq` is never
+wrong, in any process, and is no longer asked for once the `seq` has increased.
 """
 
 from collections import OrderedDict
@@ -18,12 +18,12 @@ from app.store.queries import load_last_seqs
 T = TypeVar("T")
 
 _ENTRY_BYTES = 500
-"""What an entry of the cache takes beside its texts, measured generously."""
+"""Memory of a cached result without its texts, rounded up."""
 
 
 @dataclass(slots=True, eq=False)
 class TimelineCache:
-    """Keeps the results used last, within `max_bytes`."""
+    """Caches the results used last, within `max_bytes`."""
 
     max_bytes: int
     _results: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
@@ -39,9 +39,9 @@ class TimelineCache:
         is_long: bool,
         size_of: Callable[[T], int],
     ) -> T:
-        """Return the answer to a question about a ticket at a `seq`; load it where it is not kept.
+        """Return the cached result for a ticket at a `seq`, or load it.
 
-        `question` must say all that the answer depends on, who asks included.
+        `question` must hold everything else that the result depends on, the viewer included.
         """
         kept = self._results.get((state, question))
         if kept:
@@ -53,7 +53,7 @@ class TimelineCache:
         def work_at(session: Session) -> tuple[int | None, T]:
             return load_last_seqs(session, [ticket_id]).get(ticket_id), work(session)
 
-        # The snapshot can be newer than the ticket: a mutation answers the ticket as it wrote it.
+        # The snapshot can be newer than the ticket: a mutation returns the ticket as it wrote it.
         seq, result = await snapshot.load(work_at, is_long=is_long)
         self._keep(((ticket_id, seq), question), result, _ENTRY_BYTES + size_of(result))
         return result

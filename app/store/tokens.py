@@ -25,7 +25,7 @@ def create_token(
     created_at: datetime,
     expires_at: datetime | None,
 ) -> Token:
-    """Issue a token; its text is in the answer and nowhere else."""
+    """Issue a token. Its text is returned, and stored nowhere."""
     token = generate_token()
     row = AccessToken(
         id=token.id,
@@ -49,7 +49,7 @@ def list_tokens(session: Session) -> list[IssuedToken]:
 
 
 def revoke_token(session: Session, token_id: str, revoked_at: datetime) -> bool:
-    """Revoke a token for good; False where there is none. Again is no error and keeps the time."""
+    """Revoke a token; return False if there is none. A revoked one keeps its time of revocation."""
     row = session.get(AccessToken, token_id)
     if row and row.revoked_at is None:
         row.revoked_at = revoked_at

@@ -1,7 +1,7 @@
-"""The single writer: takes every command that waits, runs them as one unit of work, answers.
+"""The single writer: runs all waiting commands as one unit of work with one COMMIT.
 
-There is no timer: an idle writer begins at once, a busy one gets larger batches, whose commands
-share one COMMIT. Nobody is answered before it.
+There is no timer: an idle writer begins at once, and a busy one gets larger batches. No caller gets
+an outcome before the COMMIT.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from app.store.tokens import record_token_uses
 _log = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 5
-"""After so long without a write the write-ahead log is given back to the file system."""
+"""Time without a write after which the write-ahead log is truncated."""
 
 Verdict = Outcome | Exception
 
@@ -54,7 +54,7 @@ class _Job:
 
 @dataclass(slots=True, eq=False)
 class Writer:
-    """Commands go in, outcomes come out once they are on disk. `run` must be running."""
+    """Carries out commands in batches. A task must run `run`."""
 
     database: Database
     limits: InputLimits
@@ -70,7 +70,7 @@ class Writer:
     _is_log_long: bool = False
 
     async def submit(self, viewer: Viewer, command: Command) -> Outcome:
-        """Return what the command led to, after its COMMIT.
+        """Return the outcome of a command, after its COMMIT.
 
         Raises UserError, Busy, StorageFull and WriteInDoubt. A caller that is cancelled while its
         command waits takes it back; once the unit of work has begun, it is carried out.
@@ -95,7 +95,7 @@ class Writer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Write batch after batch until closed and idle."""
+        """Write batches until the writer is closed and the queue is empty."""
         try:
             while await self._has_work():
                 await self._write(self._take())
@@ -111,7 +111,7 @@ class Writer:
         return bool(self._queue or self._token_uses)
 
     async def _wait(self) -> None:
-        """Wait for work; truncate the log in the time of rest."""
+        """Wait for work. Truncate the write-ahead log when there is none for a while."""
         while self._is_log_long:
             try:
                 async with asyncio.timeout(self.idle_seconds):
@@ -129,13 +129,13 @@ class Writer:
             _log.warning("The write-ahead log was not truncated.", exc_info=error)
 
     def _take(self) -> list[_Job]:
-        """Take a batch off the queue, leaving out commands whose callers have gone."""
+        """Take a batch off the queue, without commands whose callers have gone."""
         count = min(len(self._queue), self.batch_size)
         jobs = [self._queue.popleft() for _ in range(count)]
         return [job for job in jobs if not job.answer.done()]
 
     async def _write(self, jobs: Sequence[_Job]) -> None:
-        """Run one unit of work and answer, whatever happens."""
+        """Run one unit of work, and settle its jobs whatever happens."""
         try:
             await self._write_batch(jobs)
         except BaseException:
@@ -144,7 +144,7 @@ class Writer:
             raise
 
     async def _write_batch(self, jobs: Sequence[_Job]) -> None:
-        """Run one unit of work; run the jobs one by one where one may have spoilt it."""
+        """Run one unit of work. If a single job may have made it fail, run the jobs one by one."""
         self._is_log_long = True
         uses, self._token_uses = self._token_uses, {}
         try:
@@ -176,7 +176,7 @@ class Writer:
         return verdicts
 
     def _decide(self, state: State, job: _Job) -> Verdict:
-        """Decide one job on what those before it left; whatever it raises is for its caller."""
+        """Decide one job on the state after those before it. An error is for its caller alone."""
         try:
             outcome = decide(state, job.command, job.viewer, self.clock(), self.limits)
             if outcome.change:
@@ -198,14 +198,14 @@ def _changes(verdicts: Sequence[Verdict]) -> list[Change]:
 
 
 def _may_be_fault_of_one(error: Exception) -> bool:
-    """Whether a value that the engine refuses is at fault, and not the engine or its disk."""
+    """Return whether a value of one job may be at fault, rather than the database or its disk."""
     if isinstance(error, StoreError) or fault_of(error):
         return False
     return not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError)
 
 
 def _translated(error: Exception) -> Exception:
-    """Return what the callers are told, or the error itself where it is a fault."""
+    """Return the error for the callers, or the error itself if it is a bug."""
     cause = error.__cause__ if isinstance(error, CommitFailed) else error
     if isinstance(error, CommitFailed) and fault_of(cause) is not Fault.NO_ROOM:
         _log.error("A COMMIT failed.", exc_info=error)
