@@ -1,4 +1,4 @@
-"""graphql-core's execution, ended as soon as the answer is too large."""
+"""graphql-core's execution, ended as soon as the response is too large."""
 
 from collections.abc import Sized
 from typing import Any
@@ -13,7 +13,7 @@ from app.graphql_server.response_size import ResponseSize
 
 
 class BoundedExecution(StrawberryGraphQLCoreExecutionContext):
-    """graphql-core's execution of one operation, which ends when its answer is too large.
+    """graphql-core's execution of one operation, which ends when its response is too large.
 
     It overrides methods that graphql-core does not promise to keep.
     """
@@ -48,11 +48,11 @@ class BoundedExecution(StrawberryGraphQLCoreExecutionContext):
         if isinstance(cause := cause_of(raw_error), ResponseTooLarge):
             if cause is raw_error:
                 raise self._end(cause, details, path)
-            raise raw_error  # past the nullable fields, up to the root
+            raise raw_error  # not caught at nullable fields, so it ends the operation
         super().handle_field_error(raw_error, return_type, details, path)
 
     def _end(self, error: ResponseTooLarge, details: Any, path: Path) -> GraphQLError:
-        """Return the error that ends the operation; a mutation's says what stands."""
+        """Return the error that ends the operation. That of a mutation says what is stored."""
         keys = path.as_list()
         if self.operation.operation is OperationType.MUTATION:
             error = ResponseTooLarge(

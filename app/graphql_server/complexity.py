@@ -1,7 +1,7 @@
-"""Bounds on a document, found in one pass before anything else looks at it.
+"""Limits on a document, checked in one pass before validation.
 
-Fragments are measured once each, however often they are spread, so that no document takes longer
-to refuse than to read.
+Each fragment is measured once, however often it is spread, so the time grows only with the length
+of the document.
 """
 
 from collections.abc import Iterable
@@ -36,14 +36,14 @@ _SIZES = ("first", "last", "ids")
 
 @dataclass(frozen=True, slots=True)
 class ListSizes:
-    """How many items a list has at most: where no size is asked for, and whatever is asked for."""
+    """How many items a list has: the default where no size is asked for, and the maximum."""
 
     default: int = 20
     maximum: int = 100
 
     @property
     def cost_description(self) -> str:
-        """The rule of the cost, for the schema's descriptions."""
+        """Return how the cost is counted, as text for the schema's descriptions."""
         return (
             "A query has a cost, which is bounded: each field costs 1, and what is selected on the "
             "items of a list costs as often as there may be items, and at least 1 for each of "
@@ -54,9 +54,9 @@ class ListSizes:
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """The most that an operation may have, with every fragment in its place.
+    """Limits on an operation, whose fragments are counted each time they are spread.
 
-    `tokens` and `fields` bound what is written in the document, each fragment once.
+    `tokens` and `fields` count what is written in the document, each fragment once.
     """
 
     depth: int = 20
@@ -70,7 +70,7 @@ class QueryLimits:
 
 @dataclass(slots=True)
 class _Measure:
-    """What a selection set amounts to. `listed` is the cost below its lists, for one item each."""
+    """The measures of a selection set. `listed` is the cost below its lists, for one item each."""
 
     depth: int = 0
     root_fields: int = 0
@@ -93,7 +93,7 @@ def check_document(
 ) -> None:
     """Raise QueryTooComplex for a document with an operation beyond the limits.
 
-    The document need not be valid: what the schema does not know costs as little as it can.
+    The document need not be valid: unknown fields count with the least cost.
     """
     survey = _Survey(schema, sizes, _fragments(document))
     operations = [
@@ -149,7 +149,7 @@ class _Survey:
 
     def fragment(self, name: str) -> _Measure:
         if name not in self._measured:
-            self._measured[name] = _Measure()  # what a circle meets; validation refuses it
+            self._measured[name] = _Measure()  # ends a circle of fragments; validation refuses it
             if definition := self.fragments.get(name):
                 condition = self.schema.get_type(definition.type_condition.name.value)
                 self._measured[name] = self.measure(definition.selection_set, condition)
@@ -182,7 +182,7 @@ class _Survey:
         cost, listed = 1 + below.cost + items * paged, 0
         if definition and _is_list_of_objects(definition):
             each = below.cost + below.listed
-            # Without a size of its own it holds the items of the connection around it.
+            # `nodes` and `edges` take no size: they hold the items of the connection around them.
             cost, listed = (1, each) if size is None else (1 + size * each, 0)
         return _Measure(
             depth=below.depth + 1,
@@ -207,7 +207,7 @@ def _is_list_of_objects(definition: GraphQLField) -> bool:
 
 
 def _size(node: FieldNode, definition: GraphQLField | None, sizes: ListSizes) -> int | None:
-    """Tell how many items the field's arguments ask for; None where it takes no such argument."""
+    """Return how many items the field's arguments ask for, or None if it has no such argument."""
     if definition is None or not any(name in definition.args for name in _SIZES):
         return None
     given = [argument.value for argument in node.arguments or () if argument.name.value in _SIZES]

@@ -21,7 +21,7 @@ _HASH_PREFIX = "sha256:"
 
 
 class ManifestUnusable(Exception):
-    """The manifest of trusted documents cannot be read; one line for the operator."""
+    """The manifest of trusted documents cannot be read. The message is one line."""
 
 
 def read_manifest(path: Path) -> dict[str, str]:
@@ -45,7 +45,7 @@ def read_manifest(path: Path) -> dict[str, str]:
 
 
 class Documents:
-    """Finds the text of the document that a request is about."""
+    """Finds the text of the document of a request."""
 
     def __init__(
         self, *, cache_size: int, trusted: Mapping[str, str], is_trusted_only: bool
@@ -102,7 +102,7 @@ class Documents:
 
 
 def _by_every_name(trusted: Mapping[str, str]) -> dict[str, str]:
-    """Return the texts by their ids and by their SHA-256 hashes, whatever the ids are."""
+    """Return the texts by their ids in the manifest and by their SHA-256 hashes."""
     by_hash = {sha256(text.encode()).hexdigest(): text for text in trusted.values()}
     by_id = {key.removeprefix(_HASH_PREFIX): text for key, text in trusted.items()}
     return by_hash | by_id | dict(trusted)

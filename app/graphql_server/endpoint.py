@@ -1,7 +1,7 @@
-"""The GraphQL door: GraphQL over HTTP (first release, September 2026), by GET, HEAD and POST.
+"""GraphQL over HTTP (first release, September 2026), by GET, HEAD and POST.
 
-Two answers differ from that text and follow the public `graphql-http` audits of today: 400 where
-it has 422, and 200 for request errors to a client that takes only application/json.
+Two responses differ from the specification and follow the public `graphql-http` audits: 400 where
+it has 422, and 200 for request errors if the client accepts only application/json.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ GRAPHQL_RESPONSE_JSON = "application/graphql-response+json"
 HTML = "text/html"
 
 _BAD_REQUEST = 400
-_PARTIAL_SUCCESS = 294  # named by the specification; to others it is a 2xx like 200
+_PARTIAL_SUCCESS = 294  # named by the specification; clients that do not know it treat it as 200
 
 ViewerT = TypeVar("ViewerT", bound=Hashable)
 ViewerT_contra = TypeVar("ViewerT_contra", contravariant=True)
@@ -61,7 +61,7 @@ class Parameters(NamedTuple):
 
 
 class Contexts(Protocol[ViewerT_contra]):
-    """Makes what resolvers reach as `info.context`, and sees to what it reads from."""
+    """Makes the objects that resolvers get as `info.context`, and runs operations with them."""
 
     async def query(
         self,
@@ -69,7 +69,7 @@ class Contexts(Protocol[ViewerT_contra]):
         viewer: ViewerT_contra,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        """Return what `execute` returns for a context; it may be called again with another."""
+        """Return what `execute` returns for a context. It may call it twice, with two contexts."""
 
     async def mutation(
         self,
@@ -77,18 +77,18 @@ class Contexts(Protocol[ViewerT_contra]):
         viewer: ViewerT_contra,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        """Return what `execute` returns for a context; it is called once."""
+        """Return what `execute` returns for a context. It calls it once."""
 
     def subscription(self, connection: HTTPConnection, viewer: ViewerT_contra) -> Any:
-        """Return a context, which `event` makes ready for each event."""
+        """Return the context of a subscription. `event` renews it for each event."""
 
     async def event(self, context: Any, execute: Callable[[], Awaitable[T]]) -> T:
-        """Return what `execute` returns; it may be called again."""
+        """Return what `execute` returns for one event. It may call it twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operations(Generic[ViewerT]):
-    """Carries out what a request asks for, whichever way it came.
+    """Finds, executes and starts operations, for HTTP, WebSocket and server-sent events.
 
     `authenticate` takes the Authorization header.
     """
@@ -119,7 +119,7 @@ class Operations(Generic[ViewerT]):
             )
 
         if operation.kind is OperationType.MUTATION:
-            # What is committed is answered, however late.
+            # A mutation has no deadline: what is committed must be reported.
             return await self.contexts.mutation(connection, viewer, execute)
         try:
             async with asyncio.timeout(self.deadline_seconds):
@@ -132,7 +132,7 @@ class Operations(Generic[ViewerT]):
     async def start(
         self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
     ) -> AsyncGenerator[Event]:
-        """Return the results of any operation. Raises ServiceError and RequestErrors."""
+        """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
         operation = self.find(parameters)
         if operation.kind is not OperationType.SUBSCRIPTION:
             return _once(self.execute(connection, viewer, operation, parameters))
@@ -163,7 +163,7 @@ _HEADERS: Final = {
 
 @dataclass(slots=True)
 class GraphQLResponse:
-    """A response document. Starlette's own class builds its headers anew each time."""
+    """A response with prepared headers. Starlette's own class builds them for each response."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -181,7 +181,7 @@ AnyResponse: TypeAlias = Response | EventStreamResponse | GraphQLResponse
 class GraphQLEndpoint(Generic[ViewerT]):
     """An ASGI application for one path.
 
-    `page` answers a browser that comes without a query, and needs no token.
+    `page` responds to a browser that asks for HTML without a query; it needs no token.
     """
 
     operations: Operations[ViewerT]
@@ -197,8 +197,8 @@ class GraphQLEndpoint(Generic[ViewerT]):
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> AnyResponse:
-        """Answer the request, or what it raises: the one place where errors become responses."""
-        media_type = JSON  # until the client's choice is known
+        """Return the response. All errors become responses here."""
+        media_type = JSON  # until the Accept header is read
         try:
             _require_method(request)
             media_type = self._media_type(request)
@@ -222,7 +222,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
         return media_type
 
     async def _answer(self, request: Request, media_type: str) -> AnyResponse:
-        # Before the body: whoever has no token makes the service neither read nor parse anything.
+        # Before the body: nothing is read or parsed for a client without a token.
         authorization = request.headers.get("authorization")
         viewer = await self.operations.authenticate(authorization)
         parameters = await self._parameters(request)
@@ -243,8 +243,8 @@ class GraphQLEndpoint(Generic[ViewerT]):
     async def _parameters(self, request: Request) -> Parameters:
         if request.method != "POST":
             return read_parameters(_url_parameters(request))
-        # JSON is the only type read, and a browser sends it to other origins after a preflight
-        # only: a form or a plain text can never mutate.
+        # Only JSON is read. A browser sends it to another origin only after a preflight, so a form
+        # or a plain text cannot run a mutation.
         body = await read_json(request, self.max_body_bytes)
         if not isinstance(body, dict):
             raise InvalidInput("The body must be a JSON object; batches are not supported.")
@@ -259,7 +259,7 @@ def _accept(request: Request) -> str | None:
 
 
 def _single(media_type: str) -> str:
-    """Return the type of a response that is no stream."""
+    """Return the content type of a response that is no stream."""
     return JSON if media_type == EVENT_STREAM else media_type
 
 
@@ -282,7 +282,7 @@ def _accepts_stream(accept: str | None) -> bool:
 
 
 def _url_parameters(request: Request) -> dict[str, object]:
-    """Read the parameters in the URL: an empty one is absent, two of them hold JSON."""
+    """Read the parameters in the URL. An empty one is absent; two of them hold JSON."""
     try:
         query = request.scope["query_string"].decode()
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
@@ -298,7 +298,7 @@ def _url_parameters(request: Request) -> dict[str, object]:
 
 
 def read_parameters(values: Mapping[str, object]) -> Parameters:
-    """Check the types; what else is among the values is ignored, as the specification says."""
+    """Check the types of the parameters. Unknown ones are ignored, as the specification says."""
     return Parameters(
         _text(values, "query"),
         _text(values, "operationName"),
@@ -318,7 +318,7 @@ def _text(values: Mapping[str, object], name: str) -> str | None:
 
 
 def _any_text(values: Mapping[str, object], name: str) -> str | None:
-    """Read what others may use for something else."""
+    """Return a text; other types are taken for absent, since other tools use the name too."""
     value = values.get(name)
     return value if isinstance(value, str) else None
 
@@ -334,7 +334,7 @@ def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
 
 
 def _executed(result: Result, request: Request, media_type: str) -> GraphQLResponse:
-    """Answer an executed operation: a success whatever its fields met, even if `data` is null."""
+    """Respond to an executed operation: 2xx even if fields failed and `data` is null."""
     if not result.errors:
         return _response({"data": result.data}, 200, media_type)
     errors = format_errors(result.errors, request_id(request.scope))
@@ -343,14 +343,14 @@ def _executed(result: Result, request: Request, media_type: str) -> GraphQLRespo
 
 
 def _not_executed(error: Exception, request: Request, media_type: str) -> GraphQLResponse:
-    """Answer what failed before an operation was executed: there is no `data`."""
+    """Respond to what failed before the execution, without `data`."""
     errors = errors_of(error, request_id(request.scope))
     headers = error.headers if isinstance(error, ServiceError) else {}
     return _response({"errors": errors}, _status(error, errors, media_type), media_type, headers)
 
 
 def _status(error: Exception, errors: list[FormattedError], media_type: str) -> int:
-    """Return the HTTP status; bad input has 400 at this door, where REST has 422."""
+    """Return the HTTP status. Bad input has 400 here, but 422 in REST."""
     if any(map(is_fault, errors)):
         return InternalError.status
     if isinstance(error, RequestErrors):

@@ -1,6 +1,6 @@
-"""Errors as GraphQL clients see them: the one place that turns exceptions into their documents.
+"""Turns exceptions into GraphQL errors. Nothing else does.
 
-    RequestErrors   the document or the variables are wrong: nothing was executed, there is no data
+    RequestErrors   the document or the variables are wrong; nothing was executed
     ServiceError    the service's own family (app/errors.py), each with its code
     anything else   a fault: logged with its traceback, and masked
 
@@ -23,7 +23,7 @@ VALIDATION_FAILED: Final = "GRAPHQL_VALIDATION_FAILED"
 OPERATION_NOT_RESOLVED: Final = "OPERATION_RESOLUTION_FAILURE"
 
 MAX_ERRORS: Final = 100
-"""How many errors one answer has; one more says how many were left out."""
+"""Most errors in one response. One more error says how many were left out."""
 
 _MAX_MESSAGE_LENGTH = 1000  # graphql-core quotes the names and values of the document
 
@@ -43,7 +43,7 @@ class RequestErrors(Exception):
 
 
 def errors_of(error: Exception, request_id: str) -> list[FormattedError]:
-    """Return the errors of a response that has no data; a fault is logged and masked."""
+    """Return the errors of a response without data. A fault is logged and masked."""
     if isinstance(error, RequestErrors):
         return format_errors(error.errors, request_id, error.code)
     if isinstance(error, ServiceError):
@@ -55,10 +55,10 @@ def errors_of(error: Exception, request_id: str) -> list[FormattedError]:
 def format_errors(
     errors: Sequence[GraphQLError], request_id: str, code: str | None = None
 ) -> list[FormattedError]:
-    """Return GraphQL errors for the client, and log what is a fault: once, with its traceback.
+    """Return GraphQL errors for the client. Log each fault once, with its traceback.
 
-    `code` is that of an error of the language itself. Without one the errors come from execution,
-    where only an argument can still be the client's mistake.
+    `code` is for errors of graphql-core. Without it the errors come from an execution, where only
+    a wrong argument can be the client's mistake.
     """
     logged: set[object] = set()
     formatted = [_format(error, request_id, code, logged) for error in errors[:MAX_ERRORS]]
@@ -85,7 +85,7 @@ def _format(
 
 
 def _message(error: GraphQLError, cause: ServiceError) -> str:
-    """Keep where a value did not fit, but say why in our words, without quoting the value."""
+    """Return the message. For a wrong value it keeps the path, but does not quote the value."""
     where, wrapped, _ = error.message.partition("Expected value of type '")
     return where + cause.message if wrapped else cause.message
 
@@ -118,7 +118,7 @@ def log_fault(fault: Exception, request_id: str) -> None:
 
 
 def cause_of(error: Exception) -> Exception:
-    """Return what graphql-core wrapped, some of it more than once."""
+    """Return the original exception, which graphql-core may have wrapped several times."""
     while isinstance(error, GraphQLError) and error.original_error is not None:
         error = error.original_error
     return error

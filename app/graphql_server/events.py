@@ -1,4 +1,4 @@
-"""What the events of a subscription are, and the memory in which subscribers share them."""
+"""The events of subscriptions, and a cache in which subscribers share them."""
 
 import asyncio
 from collections.abc import Hashable, Sequence
@@ -8,13 +8,14 @@ from graphql import GraphQLError
 
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _PERIOD_SECONDS: Final = 2
-_BYTES_BESIDE_DOCUMENT: Final = 1024  # the key and the bookkeeping, measured generously
+_BYTES_BESIDE_DOCUMENT: Final = 1024  # the key and the bookkeeping, rounded up
 
 
 class Payload(Protocol):
-    """What the source of a subscription yields.
+    """An item of the source of a subscription.
 
-    Payloads of one key look the same to one audience. A stream is resumed after an `event_id`.
+    Payloads of the same key give the same results to one audience. A client resumes a stream after
+    an `event_id`.
     """
 
     @property
@@ -37,11 +38,11 @@ class Event(NamedTuple):
 
 
 class SharedEvents:
-    """Keeps events for the subscribers of the same audience that are about to ask for them too.
+    """Caches events for other subscribers of the same audience, who are about to need them.
 
-    There are two generations: what is new, and what was new before. Every period, or when the
-    new ones take half of the bytes, the older are dropped. So the memory is bounded, and it is
-    empty when no events have come for two periods.
+    There are two generations. Every period, and when the new one takes half of the bytes, the old
+    one is dropped and the new one becomes the old one. So the memory is bounded, and empty when
+    there were no events for two periods.
     """
 
     def __init__(self, max_bytes: int = _MAX_BYTES, period: float = _PERIOD_SECONDS) -> None:

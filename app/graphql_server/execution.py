@@ -1,4 +1,4 @@
-"""Parse, validate and execute GraphQL on the schema's core, compiled once for each operation.
+"""Parses, validates and executes GraphQL operations on a Strawberry schema, and caches them.
 
 Strawberry's own `Schema.execute` costs half a millisecond a request and runs the first of two
 operations when none is named. This module knows no HTTP.
@@ -65,7 +65,7 @@ _KEPT_INTROSPECTIONS = 8
 
 
 AroundEvent = Callable[[Callable[[], Awaitable[Event]]], Awaitable[Event]]
-"""Runs the execution of one event, perhaps again."""
+"""Runs the function that executes one event, perhaps twice."""
 
 
 class Operation(NamedTuple):
@@ -84,14 +84,14 @@ class Operation(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an executed operation answers; `data` is None where an error reached the root."""
+    """The result of an executed operation. `data` is None where an error reached the root."""
 
     data: dict[str, Any] | None
     errors: Sequence[GraphQLError]
 
 
 def event_of(result: Result, id: str | None = None) -> Event:  # noqa: A002, its name in SSE
-    """Return a result as an event, encoded where it has no errors."""
+    """Return a result as an event. It is encoded here if it has no errors."""
     if result.errors:
         return Event(None, result.data, result.errors, id)
     return Event(encode_json({"data": result.data}), id=id)
@@ -100,8 +100,8 @@ def event_of(result: Result, id: str | None = None) -> Event:  # noqa: A002, its
 class Executor:
     """Executes operations on a schema.
 
-    `limits` are checked before the rules of the specification, some of which take quadratic time
-    on the very documents that the limits refuse.
+    `limits` are checked before the validation rules of the specification, some of which take
+    quadratic time on documents that the limits refuse.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Executor:
         """
         operations = self._documents.get(text)
         if operations is None:
-            # A document that fails is not kept: whoever sends one again can as well vary it.
+            # A wrong document is not cached: an attacker could vary it each time.
             operations = self.parse_operations(text)
             self._documents.put(text, operations)
         if operation_name is None and len(operations) == 1:
@@ -186,12 +186,12 @@ class Executor:
     ) -> AsyncGenerator[Event]:
         """Return the events of a subscription, each executed within `around_event`.
 
-        The source yields payloads. Those of one audience see the same result where they ask the
-        same of payloads of the same key.
+        The source yields payloads. Subscribers of one audience get the same result for the same
+        selection of payloads of the same key.
 
-        Raises RequestErrors where the variables do not fit or the field refuses to begin. The
-        stream raises what its source raises. Where anything is BUSY both raise Reconnect, so that
-        the client resumes after the last event and receives none in part.
+        Raises RequestErrors if the variables do not fit or the field raises. The stream raises what
+        its source raises. Instead of a BUSY error both raise Reconnect, so that the client resumes
+        after the last event, and gets no event in part.
         """
         execution = self._begin(operation, variables, context, extensions)
         source = create_source_event_stream(execution.core)
@@ -229,7 +229,7 @@ class Executor:
         _require_not_busy(result.errors)
         event = event_of(result, payload.event_id)
         if not isawaitable(executed):
-            # What was executed without a wait has read nothing, so it follows from the key alone.
+            # An execution that did not wait has read nothing: its result depends on the key alone.
             self._shared.put(shared_key, event)
         return event
 
@@ -339,7 +339,7 @@ def _inner_variables(document: DocumentNode) -> tuple[str, ...]:
 
 
 def _not_resolved(name: str | None, operations: OperationsByName) -> GraphQLError:
-    """Say why GetOperation() of the specification fails."""
+    """Return the error of GetOperation() of the specification."""
     if name is not None:
         return GraphQLError(f"The document has no operation named '{name}'.")
     if not operations:
@@ -348,10 +348,10 @@ def _not_resolved(name: str | None, operations: OperationsByName) -> GraphQLErro
 
 
 class _DocumentCache:
-    """The documents used last, bounded in number and in size.
+    """Caches the documents used last, bounded in number and in size.
 
-    A document takes 60 (usually) to 200 (at worst) bytes of memory for a character of its text, so
-    the text measures it: the bound below is worth some 100 MiB at the very most.
+    A document usually takes 60 bytes of memory for each character of its text, and 200 at most. So
+    the bound below on characters means at most some 100 MiB.
     """
 
     max_characters = 512 * 1024

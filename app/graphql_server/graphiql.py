@@ -1,7 +1,7 @@
-"""GraphiQL, the explorer of the schema in a browser: its page and the files the page needs.
+"""Serves GraphiQL, the explorer for GraphQL in a browser, and the files that its page loads.
 
-Third-party files are served out of an installed wheel, so that nothing is fetched from elsewhere
-and nothing is copied into this repository. It knows nothing of the schema, tokens or tickets.
+Third-party files come from an installed wheel, so the page loads nothing from other hosts and this
+repository holds no copy. It knows nothing of the schema, tokens or tickets.
 """
 
 import os
@@ -41,7 +41,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 
 
 def graphiql_page() -> Response:
-    """Build the response to a browser's `GET /graphql`; it is the same for everybody."""
+    """Return the response to a browser's `GET /graphql`. It is the same for everybody."""
     # Relative addresses, so that the service also works behind a path prefix.
     page = _TEMPLATE.read_text("utf-8")
     page = page.replace("{own}", _OWN_PATH[1:]).replace("{vendor}", _VENDOR_PATH[1:])
@@ -51,13 +51,13 @@ def graphiql_page() -> Response:
             "Cache-Control": "no-cache",
             "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
             "Referrer-Policy": "no-referrer",
-            "Vary": "Accept",  # the same address answers queries
+            "Vary": "Accept",  # the same address responds to queries
         },
     )
 
 
 class _Files(StaticFiles):
-    """Serves the named files of one package's folder, and no other file that lies there."""
+    """Serves the named files of a package's folder, and no others."""
 
     def __init__(self, package: str, folder: str, names: set[str], cache_control: str) -> None:
         super().__init__(packages=[(package, folder)])
@@ -74,7 +74,7 @@ class _Files(StaticFiles):
 
 
 def graphiql_routes() -> list[BaseRoute]:
-    """Build the routes of the files that the page names."""
+    """Return the routes of the files that the page loads."""
     vendor = _Files(
         _WHEEL,
         f"static/{_WHEEL}",
@@ -84,7 +84,7 @@ def graphiql_routes() -> list[BaseRoute]:
             "react-dom.production.min.js",
             "react.production.min.js",
         },
-        # The address carries the wheel's version: what it names never changes.
+        # The address holds the version of the wheel, so the file behind it never changes.
         "public, max-age=31536000, immutable",
     )
     own = _Files("app.graphql_server", "static", {"page.css", "page.js"}, "no-cache")

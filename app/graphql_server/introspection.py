@@ -1,7 +1,7 @@
-"""Questions about the schema itself: bounded by their cost, and answered from a cache.
+"""Limits the cost of introspection queries, and caches their results.
 
-A question costs about as many fields as its answer has. None may cost much more than the standard
-introspection query, which GraphiQL, code generators and linters send.
+The cost is about the number of fields in the result. It may not be much higher than that of the
+standard introspection query, which GraphiQL, code generators and linters send.
 """
 
 import math
@@ -31,11 +31,11 @@ from app.errors import QueryTooComplex
 _ROOTS: Final = ("__schema", "__type")
 _HEADROOM: Final = 1.25
 _WRAPPED_SHARE: Final = 0.5
-"""How many of the types that are referred to have an `ofType`, roughly."""
+"""The share of type references that have an `ofType`, roughly."""
 
 
 class _Cost(NamedTuple):
-    """What is selected on a type costs: on average over all types, and on the largest of them."""
+    """The cost of a selection on a type: the average over all types, and on the largest one."""
 
     average: float = 0
     largest: float = 0
@@ -45,7 +45,7 @@ class _Cost(NamedTuple):
 
 
 class IntrospectionLimit:
-    """The most that the introspection in one document may cost on a schema."""
+    """The highest cost of the introspection in one document, for one schema."""
 
     def __init__(self, schema: GraphQLSchema) -> None:
         self._sizes = _list_sizes(schema)
@@ -60,7 +60,7 @@ class IntrospectionLimit:
         self.maximum = math.ceil(_HEADROOM * self.cost(parse(standard)))
 
     def check(self, document: DocumentNode) -> None:
-        """Raise QueryTooComplex for a document whose introspection costs more."""
+        """Raise QueryTooComplex if the introspection in the document costs more."""
         if (cost := self.cost(document)) > self.maximum:
             raise QueryTooComplex(
                 f"The document is too complex: its introspection costs {cost:,}, the limit is "
@@ -150,7 +150,7 @@ class _Survey:
 
     def _fragment(self, name: str) -> _Cost:
         if name not in self._measured:
-            self._measured[name] = _Cost()  # ends a circle; validation refuses it
+            self._measured[name] = _Cost()  # ends a circle of fragments; validation refuses it
             self._measured[name] = self._measure(self.fragments.get(name))
         return self._measured[name]
 
@@ -161,7 +161,7 @@ class _Survey:
         if name in ("types", "directives"):
             cost = 1 + size.largest * below.average
             return _Cost(cost, cost)
-        # A type that another one refers to is more often a large one than a type at random.
+        # A type that others refer to is larger than the average type.
         refers = name in ("type", "ofType", "interfaces", "possibleTypes")
         average = below.largest if refers else below.average
         return _Cost(1 + size.average * average, 1 + size.largest * below.largest)
@@ -184,7 +184,7 @@ def _root_fields(
 
 
 def is_only_introspection(document: DocumentNode, operation: OperationDefinitionNode) -> bool:
-    """Return whether the answer depends on the document alone: no data and no variables."""
+    """Return whether the result depends on the document alone: no data and no variables."""
     if operation.variable_definitions:
         return False
     fields = list(_root_fields(operation.selection_set, _fragments(document), set()))
@@ -193,7 +193,7 @@ def is_only_introspection(document: DocumentNode, operation: OperationDefinition
 
 
 class AnswerCache:
-    """The answers given last to questions about the schema, by document and operation name."""
+    """Caches results of introspection queries, by document and operation name."""
 
     def __init__(self, max_answers: int) -> None:
         self._max_answers = max_answers
@@ -204,7 +204,7 @@ class AnswerCache:
         return answer
 
     def put(self, document: DocumentNode, name: str | None, answer: object) -> None:
-        # With the document, which must live as long as its id is a key.
+        # The document is kept too: while its id is a key, no other document may get that id.
         self._answers[id(document), name] = document, answer
         if len(self._answers) > self._max_answers:
             self._answers.popitem(last=False)

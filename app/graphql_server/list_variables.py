@@ -1,6 +1,6 @@
-"""A bound on the lists in variables, checked before graphql-core coerces them item by item.
+"""Limits the length of lists in variables, before graphql-core coerces their items.
 
-Lists that are written in the document are bounded by its tokens.
+Lists written in the document are limited by its number of tokens.
 """
 
 from collections.abc import Mapping
@@ -54,9 +54,9 @@ def _may_hold_lists(type_: GraphQLInputType, around: frozenset[str]) -> bool:
 def check_lists(
     variables: Mapping[str, Any], listed: tuple[ListVariable, ...], maximum: int
 ) -> None:
-    """Raise InvalidInput for a list of more items than `maximum`, wherever in the variables.
+    """Raise InvalidInput for a list of more than `maximum` items, at any depth of the variables.
 
-    What does not fit its type is left to the coercion, which follows.
+    Values of the wrong type are ignored here; the coercion that follows refuses them.
     """
     for name, type_ in listed:
         _check(variables.get(name), type_, maximum, f"${name}")

@@ -1,8 +1,8 @@
-"""How large an answer grows while it is built, so that none is built that is too large.
+"""Counts the size of a response while it is built, and ends it when it is too large.
 
-Limits on a document bound its fields, not what a field holds: 95 aliases of a text of 64 KiB on a
-hundred entries are a short query and an answer of 587 MB. An executor counts each field, list and
-leaf value here as it completes it, before the next one is resolved.
+Limits on a document bound its fields, not the length of their values: a short query with 95 aliases
+of a text of 64 KiB on a hundred entries has a response of 587 MB. An executor counts each field,
+list and leaf value here as it completes it, before the next one is resolved.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ def field_size(response_key: str) -> int:
 
 
 class ResponseSize:
-    """Counts the bytes of one answer, as JSON in UTF-8, and never too few.
+    """Counts the bytes of one response, as JSON in UTF-8. It never counts too few.
 
     One for each operation, and for each event of a subscription. Every executor calls `add_field`
     for each field, `add_list` for each list and `add_leaf` for each value of a scalar or an enum,
@@ -38,8 +38,8 @@ class ResponseSize:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._bytes = 0
-        # Texts counted as if each character took the most. They are measured only when that
-        # would be too much, so that an answer of the usual size is encoded once and not twice.
+        # Texts, counted as if each character took the most bytes. They are measured only if that
+        # exceeds the limit, so that a response of the usual size is encoded only once.
         self._texts: list[str] = []
         self._objects: list[tuple[int, Mapping[str, object], Sequence[str]]] = []
 
@@ -62,7 +62,7 @@ class ResponseSize:
             self.add(value_size(value))
 
     def add_leaves(self, size: int, values: Iterable[object]) -> None:
-        """Add fields that take `size` with their values; those that are yet to come count later."""
+        """Add fields that take `size` bytes with their values. Awaitable values are added later."""
         self.add(size)
         for value in values:
             if value is not None and type(value) is not CoroutineType:

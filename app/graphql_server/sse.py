@@ -1,4 +1,4 @@
-"""Server-sent events, by the distinct connections mode of graphql-sse.
+"""Operations over server-sent events, in the distinct connections mode of graphql-sse.
 
 https://github.com/enisdenjo/graphql-sse/blob/master/PROTOCOL.md#distinct-connections-mode
 """
@@ -23,7 +23,7 @@ _HEADERS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store",
     "vary": "Accept",
-    "x-accel-buffering": "no",  # a proxy that collects would hold the events back
+    "x-accel-buffering": "no",  # keeps nginx from buffering the events
 }
 _COMPLETE: Final = b"event: complete\ndata: \n\n"
 _COMMENT: Final = b":\n\n"
@@ -32,17 +32,17 @@ _Write = Callable[[bytes], Awaitable[None]]
 
 
 def event_stream_head() -> Response:
-    """Return the answer to HEAD where GET would open a stream: its headers and no body."""
+    """Return the response to HEAD where GET would open a stream: its headers, without a body."""
     response = Response(headers=_HEADERS)
-    del response.headers["content-length"]  # that of GET is not known
+    del response.headers["content-length"]  # the length of the stream is not known
     return response
 
 
 @dataclass(frozen=True, slots=True)
 class EventStreamResponse:
-    """The response that is a stream. Each event carries its id, to resume after it.
+    """A response that is a stream of events. Each has an id, after which a client can resume.
 
-    An operation that has ended says `complete`. A stream that ends without it is to be resumed.
+    The event `complete` ends an operation. A client resumes a stream that ends without it.
     """
 
     events: AsyncGenerator[Event]
@@ -56,7 +56,7 @@ class EventStreamResponse:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
         async def write(text: bytes) -> None:
-            # Waits while the client does not read, so at most one event waits in memory.
+            # `send` waits while the client does not read, so at most one event is held in memory.
             await send({"type": "http.response.body", "body": text, "more_body": True})
 
         last_words = await self._stream(write, receive)

@@ -1,4 +1,4 @@
-"""What both kinds of streams need: results that are guarded, and ended when their time is over."""
+"""Shared by WebSocket and server-sent events: token checks, lifetimes, encoded events."""
 
 import asyncio
 import time
@@ -17,10 +17,10 @@ ViewerT = TypeVar("ViewerT")
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """In seconds, but for `subscriptions`, which one connection may have.
+    """Times in seconds, and `subscriptions`, the number that one connection may have.
 
-    `recheck` is how often the token of an open stream is looked at. Together with the time that a
-    token is trusted without a look, its end is noticed within 5 seconds.
+    `recheck` is the time between two checks of the token of an open stream. Together with the time
+    that a token is cached, the end of a token is noticed within 5 seconds.
     """
 
     subscriptions: int = 100
@@ -32,18 +32,18 @@ class StreamLimits:
 
 @dataclass(frozen=True, slots=True)
 class Guard(Generic[ViewerT]):
-    """Watches over an open connection."""
+    """Checks the token and the lifetime of an open connection."""
 
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
     authorization: str | None
     limits: StreamLimits
 
     async def watch(self) -> NoReturn:
-        """Raise Unauthenticated when the token has ended, Reconnect when the time is over."""
+        """Raise Unauthenticated once the token ends, or Reconnect once the lifetime is over."""
         end = time.monotonic() + self.limits.lifetime
         while (left := end - time.monotonic()) > 0:
             await asyncio.sleep(min(self.limits.recheck, left))
-            with suppress(Busy):  # says nothing about the token; the next look may succeed
+            with suppress(Busy):  # the token could not be checked; the next check may succeed
                 await self.authenticate(self.authorization)
         raise Reconnect("The stream has reached its lifetime; resume it after the last cursor.")
 
@@ -56,7 +56,7 @@ def encode_event(event: Event, request_id: str) -> bytes:
 
 
 async def first_of(*works: Awaitable[None]) -> None:
-    """Run until the first of them ends, and end the others; raise what it raised."""
+    """Run coroutines until the first one ends. Cancel the others, and raise what it raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

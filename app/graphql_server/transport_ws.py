@@ -1,8 +1,8 @@
 """The server's side of the graphql-transport-ws protocol, as a state machine without I/O.
 
-The protocol: https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md. Whoever holds the
-socket passes each message it reads to `receive`, carries out the action that comes back, and asks
-for the text of each message it wants to send.
+The protocol: https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md. The socket loop
+passes each message it reads to `receive`, carries out the returned action, and gets the text of
+each message to send from the other methods.
 """
 
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ class TransportWS:
     _open: dict[str, Operation] = field(default_factory=dict)
 
     def receive(self, text: str | None) -> Action | None:
-        """Return what a message of the client demands; `text` is None for a binary message."""
+        """Return the action that a message asks for. `text` is None for a binary message."""
         if self._state is _State.CLOSED:
             return None
         try:
@@ -98,12 +98,12 @@ class TransportWS:
             return breach.close
 
     def close(self) -> None:
-        """Forget all operations, and take no message any more."""
+        """End all operations, and accept no more messages."""
         self._state = _State.CLOSED
         self._open.clear()
 
     def acknowledge(self) -> str:
-        """Return the ConnectionAck message: the token was accepted."""
+        """Return the ConnectionAck message, after the token was accepted."""
         self._state = _State.ACKNOWLEDGED
         return _text({"type": "connection_ack"})
 

@@ -1,4 +1,4 @@
-"""Operations over WebSocket: the socket around the state machine of graphql-transport-ws."""
+"""Operations over WebSocket: the socket loop around the state machine of `transport_ws`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ ViewerT = TypeVar("ViewerT")
 
 
 class _Closed(Exception):
-    """The connection ends for a reason that the client is told."""
+    """The service closes the connection, with a code and a reason."""
 
     def __init__(self, close: Close) -> None:
         super().__init__(close.reason)
@@ -64,15 +64,15 @@ async def _close(send: Send, close: Close) -> None:
     try:
         await send({"type": "websocket.close", "code": close.code, "reason": reason})
     except (OSError, RuntimeError):
-        return  # the other side was first
+        return  # the client closed it first
 
 
 @dataclass(slots=True, eq=False)
 class _Socket(Generic[ViewerT]):
     """One connection: reads messages in turn, and runs a task for each operation.
 
-    A client that does not read what it is sent is not read from either, so that what the
-    connection holds is bounded: at most one message waits for each operation.
+    While a client does not read, nothing is read from it. This bounds the memory of the connection:
+    at most one message waits for each operation.
     """
 
     scope: Scope
@@ -91,7 +91,7 @@ class _Socket(Generic[ViewerT]):
         self.protocol = TransportWS(self.limits.subscriptions)
 
     async def serve(self) -> Close | None:
-        """Serve until one side ends it. Return how to close; None where the client has gone."""
+        """Serve until one side ends it. Return how to close, or None if the client has gone."""
         try:
             authorization = await self._initialise()
             viewer = await self.operations.authenticate(authorization)
@@ -108,7 +108,7 @@ class _Socket(Generic[ViewerT]):
         return None
 
     async def _initialise(self) -> str | None:
-        """Return the Authorization that ConnectionInit brings."""
+        """Wait for ConnectionInit, and return its Authorization."""
         try:
             async with asyncio.timeout(self.limits.init_timeout):
                 while True:
@@ -126,7 +126,7 @@ class _Socket(Generic[ViewerT]):
     async def _listen(self, viewer: ViewerT) -> NoReturn:
         while True:
             async with self._writing:
-                pass  # all that was to be sent before has been taken
+                pass  # the client has read everything that was sent before
             match self.protocol.receive(await self._read()):
                 case transport_ws.Send(text):
                     await self._write(text)
@@ -148,7 +148,7 @@ class _Socket(Generic[ViewerT]):
             self._failed.set_exception(error)
 
     async def _stop(self, operation: Operation) -> None:
-        """End an operation; what it holds is released before the next message is read."""
+        """End an operation, and wait until it has released everything."""
         if task := self._tasks.get(operation):
             task.cancel()
             await asyncio.wait([task])
@@ -160,7 +160,7 @@ class _Socket(Generic[ViewerT]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _operate(self, operation: Operation, viewer: ViewerT) -> None:
-        """Run one operation. What it raises ends the connection."""
+        """Run one operation. An exception ends the connection."""
         identifier = request_id(self.scope)
 
         async def send(event: Event) -> None:
@@ -209,7 +209,7 @@ def _closing(error: Exception, identifier: str) -> Close:
 
 
 def _authorization(connection: HTTPConnection, payload: Mapping[str, Any]) -> str | None:
-    """Return the token from where the protocol has it, or from the header of the handshake."""
+    """Return the Authorization of the ConnectionInit payload, or else of the handshake."""
     for name, value in payload.items():
         if name.lower() == "authorization" and isinstance(value, str):
             return value
