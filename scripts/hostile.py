@@ -1,4 +1,4 @@
-"""Shows what one token can take from another: the overload of issue 8, before and meanwhile.
+"""Shows how much the overload that one token causes slows down another token.
 
 Starts a service of one process on a database of its own. A second token puts, updates, reads by id
 and follows a ticket, first alone, then while attackers of one token that may read and write send
@@ -57,12 +57,12 @@ HISTORY: Final = 300
 CLIENTS_OF_A_KIND: Final = 2
 ATTACKS: Final = ("search", "count", "huge", "resume", "create")
 PORTION: Final = 0.5
-"""What must be left of the throughput of each kind."""
+"""The share of the throughput of each kind that must remain."""
 
 
 @dataclass
 class Measured:
-    """How long requests of each kind took, in milliseconds, and what was wrong."""
+    """Times of requests by kind, in milliseconds, and wrong responses."""
 
     taken: dict[str, list[float]] = field(default_factory=dict)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -303,7 +303,7 @@ async def prepare(origin: str, access: str, count: int) -> Victim:
 
 
 async def fill(file: Path, attacker: Client) -> tuple[str, str, str]:
-    """Make a ticket of large entries with a history, one of very many, and a usual one."""
+    """Create a ticket with large, edited entries, one with very many entries, and a usual one."""
     large = await attacker.create_ticket(message="É" * 65_000)
     small, usual = [await attacker.create_ticket() for _ in range(2)]
     for ticket_id in (small, usual):
@@ -327,7 +327,7 @@ async def fill(file: Path, attacker: Client) -> tuple[str, str, str]:
 
 
 def misreported(file: Path, acknowledged: list[str], refused: list[str]) -> tuple[int, int]:
-    """Return how many creations were acknowledged and are missing, or refused and are there."""
+    """Count creations that were acknowledged but are missing, or refused but are stored."""
     with closing(sqlite3.connect(file)) as connection:
         found = {row[0] for row in connection.execute("SELECT id FROM ticket_activity")}
     stored = [{id_.replace("-", "") for id_ in ids} for ids in (acknowledged, refused)]
@@ -344,7 +344,7 @@ def show(
     seconds: float,
     judged: Sequence[str] = KINDS,
 ) -> bool:
-    """Print both; return whether enough is left and nothing was answered wrongly."""
+    """Print both. Return whether enough throughput remains and no response is wrong."""
     print(f"\n{title}")
     print(f"{'':12} {'a second':>22} {'p99 (ms)':>22} {'left':>6}")
     is_good = not before.wrong and not meanwhile.wrong

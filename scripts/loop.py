@@ -25,7 +25,7 @@ TICKET: Final = "0190a3f0-0000-7000-8000-000000000001"
 LIMIT_MILLISECONDS: Final = 50
 ENTRIES: Final = 100
 ROUNDS: Final = 3
-"""The shortest of them counts: a machine with other work to do makes any of them longer."""
+"""The shortest round counts: other work on the machine can only make a round longer."""
 
 CREATE: Final = """
 mutation Create($input: CreateTicketActivityInput!) {
@@ -72,7 +72,7 @@ WRONG_PAGE: Final = 'revisions(first: 1, after: "x") { nodes { version } }'
 
 
 def requests() -> dict[str, Body]:
-    """Return the worst requests that anybody has thought of, within the limits and beyond."""
+    """Return the most expensive requests known, within the limits and beyond."""
     return answers() | introspection() | inputs() | documents()
 
 
@@ -142,7 +142,7 @@ def documents() -> dict[str, Body]:
 
 
 def beat(origin: str, asked: Connection) -> None:
-    """Run the process that measures: answer each question with the longest request since the last.
+    """Run the process that measures: for each message, reply with the longest time since the last.
 
     Its requests, one after the other, need nothing of the service but the loop.
     """
@@ -167,7 +167,7 @@ def measure(process: Process, heart: Connection) -> Iterator[tuple[str, float, s
         for name, body in requests().items():
             held = []
             for number in range(ROUNDS):
-                # Another document each time, or a cache would answer the second.
+                # A different document each time: the same one would come from a cache.
                 content = json.dumps(body | {"query": body["query"] + " " * number}).encode()
                 longest(heart)
                 response = post(http, content)

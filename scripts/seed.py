@@ -33,7 +33,7 @@ STEP: Final = timedelta(seconds=1)
 BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 EDITED_AFTER: Final = 45
-"""An entry that is edited is edited when so many others have followed it."""
+"""An entry is edited after this many others have followed it."""
 
 TYPES: Final = (
     ActivityType.COMMENT,
@@ -53,7 +53,7 @@ WORDS: Final = VOCABULARY.split()
 
 
 def mixed(number: int) -> int:
-    """Spread consecutive numbers over 62 bits, each to another one."""
+    """Map consecutive numbers to numbers spread over 62 bits, without collisions."""
     number = number * 0x9E3779B97F4A7C15 % 2**62
     return (number ^ number >> 31) * 0xBF58476D1CE4E5B9 % 2**62
 
@@ -72,7 +72,7 @@ def message_of(seed: int) -> str:
 
 
 def activity_of(ticket: Ticket, place: int, number: int) -> Activity:
-    """Build the entry at a place of a timeline as it was created; `number` is its own alone."""
+    """Return the entry at a place of the timeline, as it was created. `number` is unique."""
     seed = mixed(number)
     at = ticket.created_at + place * STEP
     is_opening = place == 0

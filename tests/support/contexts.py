@@ -12,7 +12,7 @@ ViewerT = TypeVar("ViewerT")
 
 @dataclass(frozen=True)
 class PlainContexts(Generic[ViewerT]):
-    """Every operation gets what `make` returns for its viewer."""
+    """Gives every operation the context that `make` returns for its viewer."""
 
     make: Callable[[ViewerT], object]
 

@@ -1,4 +1,4 @@
-"""What only the holder of the key can read."""
+"""Decrypts feed cursors with the key of the database."""
 
 import sqlite3
 from contextlib import closing
@@ -9,7 +9,7 @@ from app.activity.cursors import FeedCursors
 
 
 def seq_of(file: Path, ticket_id: str, cursor: str) -> int:
-    """Read what clients cannot, with the key of the database: the place a cursor stands for."""
+    """Return the `seq` of a feed cursor, which clients cannot read."""
     with closing(sqlite3.connect(file)) as connection:
         [(key,)] = connection.execute("SELECT key FROM cursor_key")
     return FeedCursors(key).open(UUID(ticket_id), cursor)

@@ -1,4 +1,4 @@
-"""The GraphQL door alone, on a schema of its own whose fields do what a test needs them to."""
+"""The GraphQL server alone, on a test schema whose fields do what a test needs."""
 
 import json
 from collections.abc import AsyncIterator

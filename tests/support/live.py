@@ -109,7 +109,7 @@ async def subscribe(
 
 
 async def follow(ws: ClientConnection, id_: str = "1", query: str = FOLLOW, **vars_: Any) -> str:
-    """Subscribe to a ticket, wait until it stands, and return where it begins."""
+    """Subscribe to a ticket, wait until the subscription has begun, and return its first cursor."""
     await subscribe(ws, id_, query, **vars_)
     message = await receive(ws)
     assert (message["id"], message["type"]) == (id_, "next"), message
@@ -141,7 +141,7 @@ async def closing(ws: ClientConnection) -> tuple[int, str]:
 async def over_web_socket(
     origin: str, token: str, ticket_id: str, after: str | None
 ) -> AsyncIterator[AsyncGenerator[JSON]]:
-    """Open a subscription that stands; yield its changes. The end cuts the connection off."""
+    """Open a subscription, wait until it has begun, yield its changes; then cut the connection."""
 
     async def changes() -> AsyncGenerator[JSON]:
         while True:
@@ -210,14 +210,14 @@ async def over_event_stream(
 
 
 async def results_of(events: AsyncGenerator[dict[str, str]]) -> AsyncGenerator[dict[str, str]]:
-    """Yield the events that carry a result: not those that only say that the stream lives."""
+    """Yield the events that carry a result, without keep-alive messages."""
     async for event in events:
         if event.get("event") == "next":
             yield event
 
 
 async def stand(events: AsyncGenerator[dict[str, str]]) -> str:
-    """Wait until a subscription over server-sent events stands; return where it begins."""
+    """Wait until a subscription over server-sent events has begun; return its first cursor."""
     while (event := await anext(events)).get("event") != "next":
         pass
     return begun(json.loads(event["data"]))

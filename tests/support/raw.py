@@ -1,4 +1,4 @@
-"""A connection on which a test sees the very bytes of HTTP/1.1."""
+"""A connection on which a test sends and reads the bytes of HTTP/1.1."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -149,7 +149,7 @@ def activity_url(ticket_id: object, activity_id: object) -> str:
 
 @dataclass
 class Service:
-    """The service in this process, without a socket in between."""
+    """The service in this process, called without a socket."""
 
     http: httpx2.AsyncClient
     database: Database
@@ -184,7 +184,7 @@ class Service:
         return await self.database.write(revoking)
 
     async def execute(self, statement: str, **values: object) -> None:
-        """Change the database behind the service's back."""
+        """Execute SQL on the database directly, as no API allows."""
         await self.database.write(
             lambda session: session.connection().exec_driver_sql(statement, values).close()
         )

@@ -1,4 +1,4 @@
-"""Both kinds of streams alone, on a schema of its own whose subscription a test feeds by hand."""
+"""WebSocket and server-sent events alone, on a schema whose subscription a test feeds."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Hashable

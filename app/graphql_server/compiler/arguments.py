@@ -1,4 +1,4 @@
-"""Coerce the arguments of a field: what the document says, with the variables in their places."""
+"""Coerce the arguments of a field, from the document and the variables."""
 
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -28,7 +28,7 @@ _Read: TypeAlias = Callable[[Execution], Any]
 
 
 class _DoesNotFit(Exception):
-    """graphql-core is to say why, as a GraphQLError."""
+    """A value does not fit. graphql-core then raises the GraphQLError that says why."""
 
 
 def compile_arguments(
@@ -37,9 +37,9 @@ def compile_arguments(
     hide_suggestions: bool,
     names: Mapping[str, str] | None = None,
 ) -> CoerceArguments:
-    """Make the function that coerces the arguments. It raises GraphQLError.
+    """Return the function that coerces the arguments. It raises GraphQLError.
 
-    `names` are those to give them instead of their own.
+    `names` maps arguments to the names they get in its result.
     """
     given = {argument.name.value: argument.value for argument in node.arguments or ()}
     readers = [
@@ -64,7 +64,7 @@ def compile_arguments(
 
 
 def _reader(argument: GraphQLArgument, value: ValueNode | None) -> _Read:
-    """Make the function that reads one argument; Undefined stands for absent."""
+    """Return the function that reads one argument. Undefined stands for absent."""
     if value is None:
         if is_required_argument(argument):
             raise NotCompilable("A required argument is missing.")
@@ -107,7 +107,7 @@ def _variable(argument: GraphQLArgument, name: str) -> _Read:
 
 
 def _literal(argument: GraphQLArgument, node: ValueNode) -> _Read:
-    """Coerce anew for each execution: it may hold variables, and a resolver may change it."""
+    """Coerce a literal in each execution: it may hold variables, and resolvers may mutate it."""
 
     def read(execution: Execution) -> Any:
         value = coerce_input_literal(node, argument.type, execution.core.variable_values)

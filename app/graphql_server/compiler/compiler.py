@@ -1,4 +1,4 @@
-"""Keeps what is compiled of each operation, and begins its executions."""
+"""Caches compiled operations, and begins their executions."""
 
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Complete what a resolver returned, by the type of its field."""
+"""Complete the value that a resolver returned, by the type of its field."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class Subfields(NamedTuple):
 
 
 def compile_type(type_: GraphQLOutputType, plan: FieldPlan, subfields: Subfields) -> Complete:
-    """Make the completion of values of the type."""
+    """Return the function that completes values of the type."""
     if leaf := leaf_of(type_, plan):
         return _counted(leaf)
     match type_:
@@ -53,7 +53,7 @@ def compile_type(type_: GraphQLOutputType, plan: FieldPlan, subfields: Subfields
 
 
 def leaf_of(type_: GraphQLOutputType, plan: FieldPlan) -> Leaf | None:
-    """Return how to complete the type, if it is a leaf, or a non-null one."""
+    """Return the completion of the type if it is a leaf or a non-null leaf, else None."""
     match type_:
         case GraphQLScalarType() | GraphQLEnumType():
             return compile_leaf(type_, None)
@@ -63,7 +63,7 @@ def leaf_of(type_: GraphQLOutputType, plan: FieldPlan) -> Leaf | None:
 
 
 def needs_info(type_: GraphQLOutputType) -> bool:
-    """Whether completing a value of the type asks a function of the schema that takes the info."""
+    """Return whether completing the type calls a function of the schema that takes the info."""
     while isinstance(type_, GraphQLNonNull | GraphQLList):
         type_ = type_.of_type
     if isinstance(type_, GraphQLObjectType):
@@ -72,7 +72,7 @@ def needs_info(type_: GraphQLOutputType) -> bool:
 
 
 def plain_class(type_: GraphQLOutputType) -> type | None:
-    """Return the class whose instances are values of the type, and never awaitables of one."""
+    """Return the class whose instances are values of the type and never awaitable, if any."""
     named = type_.of_type if isinstance(type_, GraphQLNonNull) else type_
     return own_class(named) if isinstance(named, GraphQLObjectType) else None
 

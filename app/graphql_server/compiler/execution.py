@@ -12,11 +12,11 @@ from app.graphql_server.response_size import ResponseSize
 
 
 class Execution:
-    """What a plan works with: all that changes while it runs is here.
+    """The state of one execution of a plan.
 
-    What is rare is left to graphql-core's own executor of the same operation, which is built when
-    it is first needed: it records errors, builds infos, settles what is abandoned, and completes
-    values that are out of the ordinary. Without a plan it executes everything.
+    Rare things are left to graphql-core's own executor of the same operation, which is built when
+    it is first needed: it records errors, builds infos, settles abandoned awaitables, and completes
+    unusual values. Without a plan it executes everything.
     """
 
     __slots__ = ("_core", "_make_core", "context", "plan", "root_value", "size", "variables")

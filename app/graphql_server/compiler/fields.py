@@ -31,7 +31,7 @@ from app.graphql_server.response_size import field_size
 def compile_field(
     plan: FieldPlan, complete: Complete, inputs: InputClasses, hide_suggestions: bool
 ) -> Field:
-    """Make the execution of any field; `complete` is the completion of its value."""
+    """Return the function that executes a field; `complete` completes its value."""
     resolver = compile_resolver(plan, inputs, hide_suggestions)
     make = _async if resolver.is_async else _sync
     return Field(plan.response_name, make(plan, complete, resolver))
@@ -70,7 +70,7 @@ def compile_simple_field(plan: FieldPlan, complete: Complete) -> LeafAttribute |
 
 
 def _sync(plan: FieldPlan, complete: Complete, resolver: Resolver) -> ExecuteField:
-    """A field whose value may or may not be an awaitable."""
+    """Return the function for a field whose value may be awaitable."""
     name, parent = plan.response_name, plan.parent_type.name
     size = field_size(name)
     call, coerce = resolver.call, resolver.coerce_arguments

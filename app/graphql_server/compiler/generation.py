@@ -1,8 +1,8 @@
-"""Selection sets whose fields are executed at once, as Python generated for each.
+"""Generates Python code for selection sets whose fields are executed concurrently.
 
-In it a leaf that is an attribute takes no call, which halves the time of a page of objects. Nothing
-that a client writes gets into the text: response names are variables with numbers. What does are
-names of attributes, which are Python's own identifiers.
+In generated code a leaf that is an attribute needs no call, which halves the time for a page of
+objects. No text of the client gets into the code: response names become numbered variables. Only
+names of attributes do, which are Python identifiers.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _NUMBER_BYTES = 24
 
 
 def at_once(fields: Iterable[AnyField]) -> Select:
-    """Execute the fields in their order, then wait for all those that have to wait together."""
+    """Return the function that executes the fields in order, then awaits the awaitable ones."""
     fields = tuple(fields)
     values: dict[str, Any] = {}
     parts = []
@@ -48,7 +48,7 @@ def at_once(fields: Iterable[AnyField]) -> Select:
 
 @lru_cache(maxsize=512)
 def _compile(source: str) -> CodeType:
-    """Selection sets of the same shape share their code."""
+    """Compile the code of a selection set, cached: those of the same shape share it."""
     return compile(source, "<selection set>", "exec")
 
 

@@ -1,4 +1,4 @@
-"""What a resolver gets to know of its field."""
+"""The `info` argument of resolvers."""
 
 from functools import cached_property
 from typing import Any

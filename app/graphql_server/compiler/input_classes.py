@@ -1,7 +1,7 @@
-"""Convert coerced arguments to what a resolver takes: Python names and instances of input classes.
+"""Convert coerced arguments to those of a resolver: Python names and instances of input classes.
 
-It does what Strawberry's `convert_arguments` does, which looks up each name and type anew for each
-request.
+The result is that of Strawberry's `convert_arguments`, which looks up each name and type again for
+each request.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Convert: TypeAlias = Callable[[Any], Any]
 class InputClasses:
     """The conversions of a schema, each made when first asked for.
 
-    `calls_plainly`: nothing of the schema stands between a field and its function.
+    `calls_plainly`: no extension of the schema wraps the function of a field.
     """
 
     def __init__(self, converter: GraphQLCoreConverter) -> None:

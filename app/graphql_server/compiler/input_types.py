@@ -1,7 +1,7 @@
 """Coerce values of variables, one function for each input type of the schema.
 
-Each does what graphql-core's `coerce_input_value` does, and answers Undefined where a value does
-not fit. Why it does not is for graphql-core to say.
+Each does what graphql-core's `coerce_input_value` does, but returns Undefined for a wrong value.
+graphql-core then reports the error.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class InputTypes:
         self._entered: set[str] = set()
 
     def coerce(self, type_: GraphQLInputType) -> Coerce:
-        """Make the function. Raises NotCompilable for a type that holds itself.
+        """Return the function. Raises NotCompilable for a recursive type.
 
         graphql-core bounds the depth of its values, which no other type needs.
         """

@@ -33,8 +33,8 @@ _UNCHANGED: dict[object, type] = {GraphQLString: str, GraphQLID: str, GraphQLBoo
 class Leaf:
     """A scalar or an enum. `null_message` is the error of a null where it is non-null.
 
-    A value of the very class `unchanged` is its own completion. One of the classes `plain` is no
-    awaitable and no error, and `coerce` makes of it what `check` then looks at.
+    A value of exactly the class `unchanged` needs no completion. One of the classes `plain` is no
+    awaitable and no error: `coerce` converts it, and `check` checks the result.
     """
 
     leaf_type: LeafType
@@ -83,7 +83,7 @@ def compile_leaf(type_: LeafType, null_message: str | None) -> Leaf:
 
 
 def _names(type_: LeafType) -> Iterator[tuple[Enum, str]]:
-    """Yield what an enum of Strawberry makes of its members."""
+    """Yield the members of a Strawberry enum with their names in the schema."""
     wrapped = type_.wrapped_cls if isinstance(type_, CustomGraphQLEnumType) else None
     if isinstance(wrapped, type) and issubclass(wrapped, Enum) and is_never_awaitable(wrapped):
         for member in wrapped:

@@ -1,4 +1,4 @@
-"""Complete objects, and interfaces and unions, whose objects tell their types."""
+"""Complete objects, interfaces and unions."""
 
 from types import CoroutineType
 from typing import Any
@@ -26,7 +26,7 @@ from app.graphql_server.compiler.plan import (
 
 
 def own_class(type_: GraphQLObjectType) -> type | None:
-    """Return the class that Strawberry made the type of, if its instances need no question."""
+    """Return the Strawberry class of the type, if its instances need no `is_type_of`."""
     definition = type_.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     if not isinstance(definition, StrawberryObjectDefinition) or definition.is_type_of:
         return None

@@ -1,4 +1,4 @@
-"""What the parts of a compiled operation are: their shapes, and what they know of a field."""
+"""The types that all parts of a compiled operation share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from strawberry.execution import optimized_is_awaitable
 
 from app.graphql_server.compiler.execution import Execution
 
-# A compiled part returns what it made, or a coroutine object of it where it has to wait: never
-# another kind of awaitable, so that one comparison of types tells them apart.
+# A compiled part returns its result, or a coroutine object if it has to wait. It never returns
+# another kind of awaitable, so one comparison of types distinguishes the two.
 ExecuteField: TypeAlias = Callable[[Any, Path | None, Execution], Any]  # source, its path
 Select: TypeAlias = Callable[[Any, Path | None, Execution], Any]  # object, its path
 Complete: TypeAlias = Callable[[Any, Path, Any, Execution], Any]  # value, its path, info or None
 
 is_awaitable = optimized_is_awaitable
 
-# The very classes, not those derived from them, which may do anything.
+# Exactly these classes: a derived class may behave differently.
 JSON_TYPES = frozenset({str, int, float, bool, dict, list})
 IMMUTABLE_TYPES = frozenset(
     {type(None), str, int, float, bool, UUID, datetime, date, time, timedelta, Decimal}
@@ -30,12 +30,12 @@ IMMUTABLE_TYPES = frozenset(
 
 
 class NotCompilable(Exception):
-    """The operation, or a part of it, has something that only graphql-core executes."""
+    """A part of the operation can only be executed by graphql-core."""
 
 
 @dataclass(slots=True, frozen=True)
 class FieldPlan:
-    """A field of a selection set, merged from all the places of the document that ask for it."""
+    """A field of a selection set, merged from all its places in the document."""
 
     response_name: str
     definition: GraphQLField

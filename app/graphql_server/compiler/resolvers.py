@@ -1,8 +1,8 @@
-"""How the value of a field comes about.
+"""Resolve the value of a field.
 
 A field of a Strawberry class is read as an attribute, or its function is called, without the
-wrappers that Strawberry puts around both. A field with more to it (extensions, permissions, a
-function of graphql-core's own) is resolved by the function that the schema has for it.
+wrappers that Strawberry puts around both. Any other field (with extensions, permissions, or a
+resolver of graphql-core) is resolved by the function that the schema has for it.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Resolver(NamedTuple):
 
 
 def attribute_name(plan: FieldPlan) -> str | None:
-    """Return the name of the attribute that the field is, if it is one."""
+    """Return the name of the attribute that the field reads, or None."""
     field = _strawberry_field(plan)
     if field is None or not field.is_basic_field or field.default_resolver is not getattr:
         return None
@@ -65,7 +65,7 @@ def _no_arguments(_: Execution) -> Arguments:
 
 
 def _strawberry_field(plan: FieldPlan) -> StrawberryField | None:
-    """Return the field as Strawberry has it, unless it does more than Strawberry's usual ones."""
+    """Return the Strawberry field, or None if it has extensions or a resolver of another kind."""
     field = plan.definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
     is_usual = (
         isinstance(field, StrawberryField)

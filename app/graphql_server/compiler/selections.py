@@ -28,8 +28,7 @@ class Typename(NamedTuple):
 class LeafAttribute(NamedTuple):
     """The commonest field: a leaf that is an attribute of its object.
 
-    `complete` takes a value that is out of the ordinary, `check` an ordinary one with what its
-    scalar made of it, `fail` an error.
+    `complete` takes an unusual value, `check` a usual one with its converted form, `fail` an error.
     """
 
     name: str
