@@ -24,7 +24,7 @@ from app.graphql.types import EdgeOrder, Ticket, TicketActivity, TicketActivityE
 )
 class TicketActivityChange:
     cursor: str = strawberry.field(
-        description="The place of the change in the feed: what comes after it is asked for by it."
+        description="The position of the change in the feed, to use as `after`."
     )
     change_type: ChangeType = strawberry.field(
         description="What happened to the entry in the list that the viewer follows."
@@ -48,7 +48,7 @@ class TicketActivityChange:
         description="Who did it; null where no actor did, and when the entry is gone."
     )
     ticket_activity: TicketActivity | None = strawberry.field(
-        description="The entry as the change left it; null when it is gone."
+        description="The entry after the change; null when it is gone for the viewer."
     )
     ticket_id: strawberry.Private[UUID]
 
@@ -88,10 +88,10 @@ class TicketActivityChange:
         return await load_ticket(info, self.ticket_id)
 
 
-@strawberry.type(description="A change with its place in the feed.")
+@strawberry.type(description="A change with its position in the feed.")
 class TicketActivityChangeEdge:
     node: TicketActivityChange = strawberry.field(description="The change.")
-    cursor: str = strawberry.field(description="Its place, for `after`.")
+    cursor: str = strawberry.field(description="Its position, for `after`.")
 
 
 @strawberry.type(
@@ -105,7 +105,7 @@ class TicketActivityChangeConnection:
         description="The changes with their cursors."
     )
     nodes: list[TicketActivityChange] = strawberry.field(description="The changes alone.")
-    page_info: PageInfo = strawberry.field(description="Where this page lies.")
+    page_info: PageInfo = strawberry.field(description="Where this page is in the list.")
 
 
 async def load_change_connection(

@@ -1,4 +1,4 @@
-"""What a resolver reaches through `info.context`: the viewer, and reads that are batched."""
+"""The `info.context` of resolvers: the viewer, and loaders that merge reads."""
 
 import asyncio
 import logging
@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 
 class Context:
-    """One for each operation.
+    """The context of one operation.
 
-    Loads by id that are asked for at once are one statement: the reader merges them.
+    The reader merges loads by id that are waiting at the same time into one statement.
     `last_event_id` is where a client resumes a stream of events.
     """
 
@@ -47,7 +47,7 @@ class Context:
         self.renew(snapshot)
 
     def renew(self, snapshot: Snapshot) -> None:
-        """Forget everything that was loaded, and read through this snapshot from now on."""
+        """Forget everything that was loaded, and read from another snapshot."""
         self._snapshot = snapshot
         self._view: View | None = None
         self._written: Outcome | None = None
@@ -55,7 +55,7 @@ class Context:
 
     @property
     def view(self) -> View:
-        """Raises Forbidden where the viewer may not look at timelines."""
+        """Raise Forbidden unless the viewer has the scope to read."""
         if self._view is None:
             self._view = self.timeline.view(self.viewer, self._snapshot)
         return self._view
@@ -83,7 +83,7 @@ class Context:
 class MutationContext(Context):
     """The context of a mutation, whose payloads are read after the write, each on its own state.
 
-    Reads cannot be tried again as those of a query can, so they do not share a connection.
+    A mutation cannot be run again as a query can, so its reads do not share a connection.
     """
 
     def __init__(self, timeline: Timeline, viewer: Viewer, deadline_seconds: float) -> None:
@@ -92,7 +92,7 @@ class MutationContext(Context):
         super().__init__(timeline, viewer, self._own)
 
     async def submit(self, command: Command) -> Outcome:
-        """Carry out a command; what the payload reads from then on is the state after it."""
+        """Carry out a command. The payload then reads the state after it."""
         try:
             outcome = await self.timeline.submit(self.viewer, command)
         except Exception:
@@ -107,7 +107,7 @@ class MutationContext(Context):
 
     async def _begin_payload(self, *, is_committed: bool) -> None:
         await self._own.close()
-        # What is committed is answered: it waits behind other reads, up to its deadline.
+        # The write must be reported, so the reads wait for a connection up to the deadline.
         self._own = self.timeline.reader.own_snapshot(self.viewer.token_id, is_patient=True)
         self.renew(PayloadSnapshot(self._own, self._deadline_seconds, is_committed=is_committed))
 
@@ -115,7 +115,7 @@ class MutationContext(Context):
 class PayloadSnapshot:
     """The state that the payload of a mutation reads, within a deadline of its own.
 
-    Whatever a read meets after the COMMIT, the client learns that the write stands.
+    If a read fails after the COMMIT, the error says that the write is stored.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class UserErrorCode(Enum):
 def _describe(
     enum: type[Enum], description: str, values: dict[Any, str], name: str | None = None
 ) -> None:
-    """Make an enum of the domain one of the schema; every value is described."""
+    """Make an enum of the domain an enum of the schema, with a description of every value."""
     strawberry.enum(enum, description=description, name=name)
     definition = enum.__strawberry_definition__  # type: ignore[attr-defined]
     for value in definition.values:
@@ -50,7 +50,7 @@ _describe(
         ActivityType.DOCUMENT_UPLOAD: (
             "Somebody uploaded the document `documentId`. Its author may change it."
         ),
-        ActivityType.TICKET_CREATED: "The ticket was created. A system entry, the first of all.",
+        ActivityType.TICKET_CREATED: "The ticket was created. A system entry, always the first.",
         ActivityType.MERGED_INTO: (
             "The ticket was merged into the one that `metadata.ticketId` names. A system entry."
         ),
@@ -59,7 +59,7 @@ _describe(
 )
 _describe(
     Scope,
-    "What a token allows.",
+    "A permission of a token.",
     {
         Scope.READ: "`activity:read`: look at tickets and entries. Everything needs it.",
         Scope.WRITE: (
@@ -78,7 +78,7 @@ _describe(
     "Why the viewer may not update or delete an entry.",
     {
         CannotUpdateReason.MISSING_SCOPE: (
-            "The token lacks the scope `activity:write`, or `activity:read`, which all needs."
+            "The token lacks `activity:write`, or `activity:read`, which everything needs."
         ),
         CannotUpdateReason.NOT_AUTHOR: (
             "The entry is somebody else's; that needs the scope `activity:moderate`."
@@ -90,7 +90,7 @@ _describe(
 )
 _describe(
     UserErrorCode,
-    "The outcomes a mutation can have besides success. The REST door answers the same codes.",
+    "The expected failures of a mutation. REST has the same codes.",
     {
         UserErrorCode.NOT_FOUND: "There is no such object, or the viewer does not see it.",
         UserErrorCode.FORBIDDEN: (
@@ -116,14 +116,14 @@ _describe(
     TicketActivityOrderField,
     "What the entries of a ticket can be ordered by.",
     {
-        TicketActivityOrderField.CREATED_AT: "When it was created: a place for good.",
-        TicketActivityOrderField.UPDATED_AT: "When it changed last: an update moves the entry.",
+        TicketActivityOrderField.CREATED_AT: "When it was created. Entries then never move.",
+        TicketActivityOrderField.UPDATED_AT: "When it changed last. An update moves the entry.",
     },
     "TicketActivityOrderField",
 )
 _describe(
     OrderDirection,
-    "Which way to order.",
+    "The direction of an order.",
     {OrderDirection.ASC: "The oldest first.", OrderDirection.DESC: "The newest first."},
     "OrderDirection",
 )

@@ -64,7 +64,7 @@ class TicketActivityOrder:
         default=TicketActivityOrderField.CREATED_AT, description="What to order by."
     )
     direction: OrderDirection = strawberry.field(
-        default=OrderDirection.ASC, description="Which way."
+        default=OrderDirection.ASC, description="The direction."
     )
 
     def to_domain(self) -> listing.Order:

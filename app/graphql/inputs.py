@@ -1,4 +1,4 @@
-"""The inputs of the mutations, each with the command it stands for."""
+"""The inputs of the mutations, and the commands that are built from them."""
 
 from datetime import datetime
 from typing import TypeVar
@@ -96,7 +96,7 @@ class UpdateTicketActivityInput:
     activity_id: strawberry.ID = strawberry.field(description="The entry to update.")
     message: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description=f"The new text; {MESSAGE_LIMIT}. Left out: kept. Null: cleared.",
+        description=f"The new message; {MESSAGE_LIMIT}. Left out: kept. Null: cleared.",
     )
     metadata: JSONObject | None = strawberry.field(
         default=strawberry.UNSET,
@@ -166,7 +166,7 @@ def absent(value: T | UnsetType) -> T | AbsentType:
 
 
 def given(value: T | UnsetType | None, default: D, *path: str) -> T | D:
-    """Return what was given, or the default. Null means nothing here, so it is refused."""
+    """Return the value, or the default if absent. Raise InvalidInput for null."""
     if value is None:
         raise InvalidInput(f"{path[-1]} must not be null; leave it out instead.", path=path)
     return default if isinstance(value, UnsetType) else value

@@ -1,4 +1,4 @@
-"""What the schema's descriptions say about limits that are settings of the service."""
+"""Texts for the schema's descriptions, on limits that are settings of the service."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""The root fields that write: input to command, outcome or error to payload."""
+"""The root fields that write. They turn inputs into commands, and outcomes into payloads."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,10 +20,12 @@ from app.graphql.inputs import (
 from app.graphql.types import EdgeOrder, Ticket, TicketActivity, TicketActivityEdge
 
 
-@strawberry.type(description="Why a mutation changed nothing.")
+@strawberry.type(description="The reason why a mutation changed nothing.")
 class UserError:
-    code: UserErrorCode = strawberry.field(description="What happened, for programs.")
-    message: str = strawberry.field(description="What happened, where and which limit, for people.")
+    code: UserErrorCode = strawberry.field(description="The kind of error, for programs.")
+    message: str = strawberry.field(
+        description="What is wrong, where, and which limit applies, for people."
+    )
     path: list[str] | None = strawberry.field(
         description=(
             'The argument at fault, from the outside in: `["input", "metadata"]`. Null where none '
@@ -50,9 +52,9 @@ _USER_ERRORS = "Why nothing changed; empty on success."
 
 @strawberry.type(description="What `createTicket` answers.")
 class CreateTicketPayload:
-    ticket: Ticket | None = strawberry.field(description="The ticket; null where it failed.")
+    ticket: Ticket | None = strawberry.field(description="The ticket; null if the mutation failed.")
     ticket_activity: TicketActivity | None = strawberry.field(
-        description="Its `TICKET_CREATED` entry; null where it failed."
+        description="Its `TICKET_CREATED` entry; null if the mutation failed."
     )
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
 
@@ -60,12 +62,14 @@ class CreateTicketPayload:
 @strawberry.type(description="What `createTicketActivity` answers.")
 class CreateTicketActivityPayload:
     ticket_activity: TicketActivity | None = strawberry.field(
-        description="The new entry; null where it failed."
+        description="The new entry; null if the mutation failed."
     )
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
 
     @strawberry.field(
-        description="The new entry with its place in a list, to put it there; null where it failed."
+        description=(
+            "The new entry with its place in a list, to put it there; null if the mutation failed."
+        )
     )
     def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
         return TicketActivityEdge.of(self.ticket_activity, order_by)
@@ -76,7 +80,7 @@ class UpdateTicketActivityPayload:
     ticket_activity: TicketActivity | None = strawberry.field(
         description=(
             "The entry after the update. On `VERSION_CONFLICT` the entry as it is now, to merge "
-            "with; null where it failed otherwise."
+            "with; null if the mutation failed otherwise."
         )
     )
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
@@ -91,7 +95,7 @@ class UpdateTicketActivityPayload:
 @strawberry.type(description="What `deleteTicketActivity` answers.")
 class DeleteTicketActivityPayload:
     deleted_ticket_activity_id: strawberry.ID | None = strawberry.field(
-        description="The id of the entry that is gone; null where it failed."
+        description="The id of the deleted entry; null if the mutation failed."
     )
     ticket_activity: TicketActivity | None = strawberry.field(
         description="On `VERSION_CONFLICT` the entry as it is now; null otherwise."
@@ -107,7 +111,7 @@ class DeleteTicketActivityPayload:
     )
 )
 class Mutation:
-    @strawberry.field(description="Create a ticket, with the entry that opens its timeline.")
+    @strawberry.field(description="Create a ticket, with the first entry of its timeline.")
     async def create_ticket(
         self,
         info: MutationInfo,
@@ -118,7 +122,7 @@ class Mutation:
             ticket=result.ticket, ticket_activity=result.activity, user_errors=result.errors
         )
 
-    @strawberry.field(description="Add an entry of the viewer's own to a ticket's timeline.")
+    @strawberry.field(description="Add an entry to a ticket's timeline. Its actor is the viewer.")
     async def create_ticket_activity(
         self,
         info: MutationInfo,
@@ -152,7 +156,7 @@ class Mutation:
 
     @strawberry.field(
         description=(
-            "Delete an entry: it is gone from lists, counts, `node` and the REST door. The history "
+            "Delete an entry: it is gone from lists, counts, `node` and REST. The history "
             "keeps it, and its id stays in use."
         )
     )
@@ -184,7 +188,7 @@ class _Result:
 
 
 async def _submit(info: MutationInfo, input_: _Input) -> _Result:
-    """Carry out a mutation; here alone expected errors become data."""
+    """Carry out a mutation. A UserError becomes data of the payload here, and nowhere else."""
     context = info.context
     try:
         outcome = await context.submit(input_.command(context.timeline.clock()))

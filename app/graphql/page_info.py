@@ -1,11 +1,11 @@
-"""What all connections share: where a page lies in its list."""
+"""PageInfo, which all connections share."""
 
 from collections.abc import Awaitable, Callable
 
 import strawberry
 
 
-@strawberry.type(description="Where a page lies in its list.")
+@strawberry.type(description="Where a page is in its list.")
 class PageInfo:
     start_cursor: str | None = strawberry.field(
         description="The cursor of the first item; null on an empty page."

@@ -27,7 +27,7 @@ LIST_SIZES = ListSizes(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
     )
 )
 class Query:
-    @strawberry.field(description="Whoever the token of the request stands for.")
+    @strawberry.field(description="The actor and the token of the request.")
     def viewer(self, info: Info) -> Viewer:
         return Viewer.of(info.context.viewer)
 
@@ -111,7 +111,7 @@ class Query:
 
 
 async def _find_node(info: Info, id_: str) -> Node | None:
-    """Find a ticket or else an entry: one id never names both."""
+    """Return the ticket or the entry with the id. An id never belongs to both."""
     try:
         key = parse_uuid(id_)
     except InvalidInput:

@@ -15,13 +15,15 @@ from app.graphql.page_info import PageInfo, constant
 from app.graphql.scalars import JSONObject
 
 
-@strawberry.type(description="What an entry held from one change to the next.")
+@strawberry.type(description="One version of an entry.")
 class TicketActivityRevision:
     id: strawberry.ID = strawberry.field(
-        description="Names the revision for good, for caches. `node` does not find it."
+        description="Identifies the revision in caches. `node` does not find it."
     )
     version: int = strawberry.field(description="The version of the entry, from 1, without gaps.")
-    change_type: ChangeType = strawberry.field(description="What made this version.")
+    change_type: ChangeType = strawberry.field(
+        description="The kind of change that made this version."
+    )
     changed_at: datetime = strawberry.field(description="When it was made.")
     changed_by_id: UUID | None = strawberry.field(
         description="Who made it; null where no actor did."
@@ -58,7 +60,7 @@ class TicketActivityRevision:
 @strawberry.type(description="A revision with its place in the list.")
 class TicketActivityRevisionEdge:
     node: TicketActivityRevision = strawberry.field(description="The revision.")
-    cursor: str = strawberry.field(description="Its place, for `after`.")
+    cursor: str = strawberry.field(description="Its position, for `after`.")
 
 
 @strawberry.type(description="A page of the revisions of an entry, the oldest first.")
@@ -67,7 +69,7 @@ class TicketActivityRevisionConnection:
         description="The revisions with their cursors."
     )
     nodes: list[TicketActivityRevision] = strawberry.field(description="The revisions alone.")
-    page_info: PageInfo = strawberry.field(description="Where this page lies.")
+    page_info: PageInfo = strawberry.field(description="Where this page is in the list.")
     total_count: int = strawberry.field(description="How many revisions the entry has.")
 
 
@@ -88,7 +90,7 @@ async def _load(
     revisions = [
         TicketActivityRevision.of(revision)
         for revision in await info.context.revisions(start, size).load(activity)
-        # A change that came after the entry was read is not part of this answer.
+        # The entry may have changed after it was read: later revisions are left out.
         if revision.version <= activity.version
     ]
     edges = [

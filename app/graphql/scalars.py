@@ -34,7 +34,7 @@ def _parse_json_object(value: object) -> values.JSONObject:
     raise InvalidInput("A JSONObject must be a JSON object, not another kind of value.")
 
 
-# An entry has many of both, and pages of a timeline show the same ones again and again.
+# Cached: pages of a timeline hold the same ids and times many times.
 _write_uuid = lru_cache(maxsize=4096)(str)
 _write_datetime = lru_cache(maxsize=4096)(format_datetime)
 

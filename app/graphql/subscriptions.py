@@ -31,12 +31,12 @@ class TicketActivityChangesPayload:
 
     @property
     def key(self) -> Hashable:
-        """What looks the same to all viewers of one kind: see `graphql_server.events.Payload`.
+        """Return the key of `graphql_server.events.Payload`: events of one key may be shared.
 
-        A filter decides whether there is an event, and of which type, and nothing else in it.
+        A filter affects whether there is an event, and its change type, but nothing else in it.
 
-        The first event is not shared: whoever was given the same cursor twice would know that
-        nothing has happened in between, nothing private either.
+        The key of the first event is unique: subscribers with one cursor would learn that nothing
+        happened in between, not even a private change.
         """
         if isinstance(self.event, SeenChange):
             return self.ticket_id, self.event.seq, self.event.change_type
@@ -49,7 +49,7 @@ class TicketActivityChangesPayload:
         return make(self.ticket_id, self.event.seq)
 
     @strawberry.field(
-        description="The place in the feed: when the stream is cut, subscribe again after it."
+        description="The position in the feed. When the stream is cut, subscribe again after it."
     )
     def cursor(self) -> str:
         return self.event_id
@@ -65,7 +65,7 @@ class TicketActivityChangesPayload:
 
 @strawberry.type(
     description=(
-        "What can be followed, over WebSocket (`graphql-transport-ws`, the token in "
+        "What can be subscribed to, over WebSocket (`graphql-transport-ws`, the token in "
         "`connection_init`) or server-sent events (distinct connections). A stream that ends "
         "without a word of completion is to be resumed after the last cursor."
     )

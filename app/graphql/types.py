@@ -38,19 +38,19 @@ EdgeOrder: TypeAlias = Annotated[
         description="The order of the list. Null or left out: as created, the oldest first."
     ),
 ]
-"""The argument of a field that gives one edge."""
+"""The argument of fields that return one edge."""
 
 _FIRST = "How many, at most 100. Left out or null: 20."
 
 
-@strawberry.interface(description="Anything that `node` finds by its id.")
+@strawberry.interface(description="An object that `node` finds by its id.")
 class Node:
     id: strawberry.ID = strawberry.field(
-        description="The UUID of the object, unique over all types: it names it for good."
+        description="The UUID of the object, unique over all types. It never changes."
     )
 
 
-@strawberry.type(description="Whoever the token of the request stands for.")
+@strawberry.type(description="The actor and the token of the request.")
 class Viewer:
     id: strawberry.ID = strawberry.field(
         description=(
@@ -60,7 +60,7 @@ class Viewer:
     )
     actor_id: UUID = strawberry.field(description="The actor who is recorded with every change.")
     name: str = strawberry.field(description="The name the token was given when it was issued.")
-    scopes: list[Scope] = strawberry.field(description="What the token allows.")
+    scopes: list[Scope] = strawberry.field(description="The scopes of the token.")
 
     @classmethod
     def of(cls, viewer: AuthViewer) -> "Viewer":
@@ -72,7 +72,9 @@ class Viewer:
         )
 
 
-@strawberry.type(description="A ticket of the CRM, as far as its timeline goes.")
+@strawberry.type(
+    description="A ticket of the CRM: what the service knows of it, which is its timeline."
+)
 class Ticket(Node):
     created_at: datetime = strawberry.field(description="When the ticket was created.")
     last_seq: strawberry.Private[int]
@@ -189,7 +191,7 @@ class TicketActivity(Node):
     version: int = strawberry.field(
         description=(
             "How often the entry has changed, from 1. Give it as `expectedVersion` to overwrite "
-            "only what you have seen; the REST door's ETag is the same number."
+            "only what you have seen; REST's ETag is the same number."
         )
     )
     updated_at: datetime = strawberry.field(
@@ -263,7 +265,7 @@ class TicketActivity(Node):
 @strawberry.type(description="An entry with its place in the list.")
 class TicketActivityEdge:
     node: TicketActivity = strawberry.field(description="The entry.")
-    cursor: str = strawberry.field(description="Its place, for `after` and `before`.")
+    cursor: str = strawberry.field(description="Its position, for `after` and `before`.")
 
     @classmethod
     def of(
@@ -318,7 +320,7 @@ class TicketActivityConnection:
     async def nodes(self, info: Info) -> list[TicketActivity]:
         return _shown(await self.page(info), info.context.viewer)
 
-    @strawberry.field(description="Where this page lies.")
+    @strawberry.field(description="Where this page is in the list.")
     async def page_info(self, info: Info) -> PageInfo:
         page, order = await self.page(info), self.listing.order
         is_backward = self.window.is_backward
