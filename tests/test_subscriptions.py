@@ -175,6 +175,24 @@ async def test_many_follow_one_ticket(service: Service, origin: str, author: Cli
     assert {message["id"] for message in received} == {str(number) for number in range(50)}
 
 
+async def test_changes_of_many_tickets_at_once_reach_their_subscribers(
+    origin: str, author: Client
+) -> None:
+    entries = [await author.create_activity(await author.create_ticket()) for _ in range(40)]
+    async with web_socket(origin, author.token) as ws:
+        for number, entry in enumerate(entries):
+            await follow(ws, str(number), ticketId=entry["ticketId"])
+
+        await asyncio.gather(*(write(author, entry, "new") for entry in entries))
+
+        messages = [await receive(ws) for _ in entries]
+    told = {
+        message["id"]: message["payload"]["data"]["ticketActivityChanges"]["change"]["activityId"]
+        for message in messages
+    }
+    assert told == {str(number): entry["id"] for number, entry in enumerate(entries)}
+
+
 async def test_a_slow_subscriber_reads_on_from_the_database(
     service: Service, origin: str, author: Client, entry: JSON
 ) -> None:

@@ -19,7 +19,7 @@ from sqlmodel import Session
 
 from app.activity.visible_changes import RecordedChange
 from app.errors import Busy, Reconnect
-from app.store.queries import load_changes, load_last_seqs
+from app.store.queries import load_changes, load_last_seqs, load_news
 from app.store.reader import Reader
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 _RECENT: Final = 64
 _RECENT_CHARACTERS: Final = 256 * 1024
 _READS: Final = 8  # pages of the history that are read at a time
+_TICKETS_PER_LOAD: Final = 16  # so that a load is short enough for a shared connection
 _OWNER: Final = ""  # the token id of the feed's own reads
 _PAUSE_SECONDS: Final = 1
 
@@ -134,17 +135,24 @@ class Feed:
     async def _read_changed(self) -> None:
         while self._changed:
             # Cleared before the read, so that what is committed during it is read next.
-            ticket_id = self._changed.pop()
-            if topic := self._topics.get(ticket_id):
-                try:
-                    # New changes do not wait behind subscribers who read older ones.
-                    while changes := await self._load(
-                        partial(load_changes, ticket_id=ticket_id, after=topic.last_seq)
-                    ):
-                        topic.extend(changes)
-                except BaseException:
-                    self._changed.add(ticket_id)
-                    raise
+            count = min(len(self._changed), _TICKETS_PER_LOAD)
+            taken = {self._changed.pop() for _ in range(count)}
+            try:
+                await self._read_tickets(taken)
+            except BaseException:
+                self._changed |= taken
+                raise
+
+    async def _read_tickets(self, ids: Collection[UUID]) -> None:
+        """Read the new changes of these tickets in one load."""
+        topics = {id_: topic for id_ in ids if (topic := self._topics.get(id_))}
+        after = {id_: topic.last_seq for id_, topic in topics.items()}
+        # New changes do not wait behind subscribers who read older ones.
+        for id_, (changes, is_full) in (await self._load(partial(load_news, after=after))).items():
+            if changes:
+                topics[id_].extend(changes)
+            if is_full:
+                self._changed.add(id_)
 
     async def _load_changes(self, ticket_id: UUID, *, after: int) -> list[RecordedChange]:
         """Read changes from the database; only a few such reads run at a time."""

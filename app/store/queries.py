@@ -4,7 +4,7 @@ A page is found by its position on an index, so the last page costs as much as t
 is applied to the entries on the way: if few of them pass, many are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -142,6 +142,21 @@ def load_changes(
         if characters > FEED_PAGE_CHARACTERS:
             break
     return found
+
+
+def load_news(
+    session: Session, after: Mapping[UUID, int]
+) -> dict[UUID, tuple[list[RecordedChange], bool]]:
+    """Return a page of changes for each ticket after its `seq`, and whether more may follow."""
+    pages = {
+        ticket_id: load_changes(session, ticket_id, after=after[ticket_id]) for ticket_id in after
+    }
+    return {ticket_id: (page, _is_full(page)) for ticket_id, page in pages.items()}
+
+
+def _is_full(page: Sequence[RecordedChange]) -> bool:
+    characters = sum(change.characters for change in page)
+    return len(page) >= FEED_PAGE_SIZE or characters > FEED_PAGE_CHARACTERS
 
 
 def _recorded_change(row: Sequence[Any]) -> RecordedChange:
