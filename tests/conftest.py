@@ -11,7 +11,8 @@ import pytest
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.migrate import migrate
-from tests.support.service import Service, start
+from tests.support.live import listening
+from tests.support.service import Client, Service, start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,3 +71,16 @@ def blank(
 async def service(settings: Settings) -> AsyncIterator[Service]:
     async with start(settings) as running:
         yield running
+
+
+@pytest.fixture
+async def origin(service: Service) -> AsyncIterator[str]:
+    """The address of the service, listening on a socket."""
+    async with listening(service) as address:
+        yield address
+
+
+@pytest.fixture
+async def author(service: Service) -> Client:
+    """A client whose token may read and write."""
+    return await service.client()

@@ -48,11 +48,6 @@ BY_UPDATE = {"field": "UPDATED_AT", "direction": "DESC"}
 
 
 @pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
-@pytest.fixture
 async def ticket_id(service: Service, author: Client) -> str:
     ticket_id = await author.create_ticket()
     service.clock.advance(seconds=1)

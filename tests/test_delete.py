@@ -59,11 +59,6 @@ def codes(payload: JSON) -> list[str]:
 
 
 @pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
-@pytest.fixture
 async def entry(author: Client) -> JSON:
     return await author.create_activity(await author.create_ticket(), message="written")
 

@@ -1,7 +1,7 @@
 """The cursors of a feed are sealed: they say nothing, and nobody can make one."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -20,7 +20,6 @@ from tests.support.live import (
     FOLLOW,
     STATE,
     feed,
-    listening,
     receive,
     subscribe,
     web_socket,
@@ -32,17 +31,6 @@ query Q($ticketId: ID!, $after: String) {
   ticketActivityChanges(ticketId: $ticketId, after: $after) { nodes { cursor } }
 }
 """
-
-
-@pytest.fixture
-async def origin(service: Service) -> AsyncIterator[str]:
-    async with listening(service) as origin:
-        yield origin
-
-
-@pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
 
 
 async def cursor_of(client: Client, ticket_id: str) -> str:

@@ -1,6 +1,5 @@
 """A subscription with a filter: the changes of the list that the same filter has in a query."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -33,17 +32,6 @@ query List($id: ID!, $filter: TicketActivityFilter) {
   ticket(id: $id) { changesCursor activities(first: 100, filter: $filter) { nodes { id } } }
 }
 """
-
-
-@pytest.fixture
-async def origin(service: Service) -> AsyncIterator[str]:
-    async with listening(service) as address:
-        yield address
-
-
-@pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
 
 
 async def listed(client: Client, ticket_id: str, filter_: JSON) -> tuple[set[str], str]:

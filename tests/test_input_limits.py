@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.service import JSON, UPDATE, Client, Service
+from tests.support.service import JSON, UPDATE, Client
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "a list much too long": ([1] * 400_000, "takes more than 65536 bytes as JSON"),
@@ -18,11 +18,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a text": ([0, ["\0"]], "metadata.a.1.0 holds the character NUL"),
     "a name": ([0, {"\0": 1}], "metadata.a.1 has a member whose name holds the character NUL"),
 }
-
-
-@pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
 
 
 @pytest.fixture

@@ -34,11 +34,6 @@ def code_of(payload: JSON) -> str | None:
 
 
 @pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
-@pytest.fixture
 async def moderator(service: Service) -> Client:
     return await service.client(Scope.READ, Scope.MODERATE)
 

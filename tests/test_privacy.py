@@ -146,11 +146,6 @@ def answered(response: httpx2.Response, id_: str) -> Answer:
 
 
 @pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
-@pytest.fixture
 async def entry(service: Service, author: Client) -> JSON:
     """A private entry at version 2, public once, between public ones."""
     ticket_id = await author.create_ticket(message="opened")

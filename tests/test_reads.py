@@ -11,11 +11,6 @@ GOOD_ID = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 
 
 @pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
-@pytest.fixture
 async def ticket_id(author: Client) -> str:
     return await author.create_ticket()
 

@@ -47,11 +47,6 @@ async def service(settings: Settings) -> AsyncIterator[Service]:
         yield running
 
 
-@pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
 async def ticket_with(author: Client, **entry: Any) -> str:
     ticket_id = await author.create_ticket()
     for _ in range(4):

@@ -73,11 +73,6 @@ def assert_documented(response: httpx2.Response) -> None:
 
 
 @pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
-@pytest.fixture
 async def entry(author: Client) -> JSON:
     """An entry at version 2."""
     created = await author.create_activity(await author.create_ticket(), message="first")

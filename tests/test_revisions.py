@@ -74,11 +74,6 @@ def looks(connection: JSON) -> tuple[bool, bool]:
 
 
 @pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
-
-
-@pytest.fixture
 async def entry(author: Client) -> JSON:
     return await author.create_activity(
         await author.create_ticket(), message="1", metadata={"number": 1}

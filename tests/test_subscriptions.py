@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -32,17 +31,6 @@ from tests.support.live import (
 from tests.support.service import JSON, UPDATE, Client, Service, start
 
 STREAMS = pytest.mark.parametrize("over", [over_web_socket, over_event_stream], ids=["ws", "sse"])
-
-
-@pytest.fixture
-async def origin(service: Service) -> AsyncIterator[str]:
-    async with listening(service) as address:
-        yield address
-
-
-@pytest.fixture
-async def author(service: Service) -> Client:
-    return await service.client()
 
 
 @pytest.fixture
