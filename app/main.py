@@ -8,7 +8,6 @@ from datetime import datetime
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import WebSocketRoute
 
 from app.activity.input_limits import InputLimits
 from app.activity.values import utc_now
@@ -52,6 +51,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     timeline = create_timeline(settings, clock)
     authenticate = Authentication(timeline.reader, timeline.writer, clock).authenticate
     graphql = _graphql_endpoint(timeline, authenticate, settings)
+    websocket = WebSocketEndpoint(graphql.operations, graphql.streams)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -60,7 +60,6 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
 
     app = Starlette(
         routes=[
-            WebSocketRoute("/graphql", WebSocketEndpoint(graphql.operations, graphql.streams)),
             *(graphiql_routes() if settings.graphiql else ()),
             *rest_routes(timeline, authenticate, max_body_bytes=settings.max_body_bytes),
         ],
@@ -73,7 +72,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             ),
             Middleware(CrossOrigin, origins=[*filter(None, settings.cors_origins.split(","))]),
             Middleware(Faults),
-            Middleware(Direct, path="/graphql", target=graphql),
+            Middleware(Direct, path="/graphql", http=graphql, websocket=websocket),
         ],
         exception_handlers=EXCEPTION_HANDLERS | REST_EXCEPTION_HANDLERS,
         lifespan=lifespan,
@@ -160,6 +159,7 @@ def _graphql_endpoint(
             directives=settings.max_query_directives,
             cost=settings.max_query_cost,
             fields=settings.max_query_fields,
+            fragments=settings.max_query_fragments,
             tokens=settings.max_query_tokens,
         ),
         list_sizes=LIST_SIZES,

@@ -56,20 +56,17 @@ class Direct:
     short request.
     """
 
-    def __init__(self, app: ASGIApp, path: str, target: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, path: str, http: ASGIApp, websocket: ASGIApp) -> None:
         self.app = app
         self.path = path
-        self.target = target
+        self.targets = {"http": http, "websocket": websocket}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._is_target(scope):
-            await self.target(scope, receive, send)
+        target = self.targets.get(scope["type"])
+        if target and scope["path"].removeprefix(scope.get("root_path", "")) == self.path:
+            await target(scope, receive, send)
         else:
             await self.app(scope, receive, send)
-
-    def _is_target(self, scope: Scope) -> bool:
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        return path == self.path
 
 
 class RequestBounds:
@@ -129,6 +126,9 @@ class Faults:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
         has_begun = False
 
         async def send_once(message: Message) -> None:
@@ -141,7 +141,7 @@ class Faults:
         except ClientDisconnect:
             return  # nobody is left to answer, and nothing went wrong here
         except Exception as fault:
-            if has_begun or scope["type"] != "http":
+            if has_begun:
                 raise
             identifier = request_id(scope)
             _log.exception("Internal error in request %s", identifier, exc_info=fault)

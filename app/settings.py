@@ -138,6 +138,9 @@ class Settings(BaseSettings):
     max_query_fields: PositiveInt = Field(
         default=500, description="Fields written in a GraphQL document."
     )
+    max_query_fragments: NonNegativeInt = Field(
+        default=80, description="Fragments defined in a GraphQL document."
+    )
     max_query_tokens: PositiveInt = Field(
         default=2000, description="Lexical tokens of a GraphQL document."
     )

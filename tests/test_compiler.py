@@ -195,7 +195,7 @@ def interpret(document: DocumentNode, variables: Any, hides: bool, script: Scrip
 def begin(compiler: Compiler, document: DocumentNode, variables: Any, script: Script) -> Any:
     [definition, *_] = document.definitions
     name = definition.name.value if definition.name else None  # type: ignore[attr-defined]
-    return compiler.begin(document, name, variables, script, EXTENSIONS, ResponseSize(2**30))
+    return compiler.begin(document, name, 0, variables, script, EXTENSIONS, ResponseSize(2**30))
 
 
 # Around a compiled operation

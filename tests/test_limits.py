@@ -1,5 +1,6 @@
 """Documents that are refused before anything is executed, and queries that are cancelled."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ def aliases(count: int) -> str:
     return " ".join(f"a{n}: viewer {{ name }}" for n in range(count))
 
 
+FRAGMENTS = " ".join(f"fragment f{n} on Viewer {{ name }}" for n in range(81))
 DIRECTIVES = "@include(if: true) " * 101
 
 
@@ -55,6 +57,7 @@ async def refusal(client: Client, query: str, **variables: Any) -> str:
         (f"{{ {aliases(101)} }}", "aliases are 101, the limit is 100"),
         (f"{{ viewer {DIRECTIVES} {{ name }} }}", "directives are 101, the limit is 100"),
         (f"{{ viewer {{ {'name ' * 500} }} }}", "fields are 501, the limit is 500"),
+        (f"{{ viewer {{ name }} }} {FRAGMENTS}", "fragments are 81, the limit is 80"),
         (doubling(30), "cost is"),
         (page("(first: 100)", "nodes { revisions(first: 100) { nodes { version id } } }"), "cost"),
         (
@@ -241,8 +244,8 @@ async def test_questions_about_the_schema_are_answered_alike_each_time(service: 
 def test_the_settings_begin_with_the_limits_that_the_code_names() -> None:
     settings = Settings()
 
-    for name in ("depth", "root_fields", "aliases", "directives", "cost", "fields", "tokens"):
-        assert getattr(settings, f"max_query_{name}") == getattr(QueryLimits(), name)
+    for limit in dataclasses.fields(QueryLimits):
+        assert getattr(settings, f"max_query_{limit.name}") == limit.default
 
 
 async def first_error(settings: Settings, query: str) -> JSON:

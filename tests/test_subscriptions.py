@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -302,6 +303,23 @@ async def test_a_breach_of_the_protocol_closes_the_connection(
             await ws.send(json.dumps(known[message]) if message in known else message)
 
         assert (await closing(ws))[0] == code
+
+
+async def test_connections_that_come_and_go_write_nothing_into_the_log(
+    origin: str, author: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("uvicorn")  # it does not propagate
+    log.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO):  # of all loggers that have no level of their own
+        async with web_socket(origin, author.token):
+            pass
+        async with web_socket(origin, None) as ws:
+            await ws.send("{")
+            await closing(ws)
+    log.removeHandler(caplog.handler)
+
+    servers = ("uvicorn", "app.server")
+    assert [record.name for record in caplog.records if record.name.startswith(servers)] == []
 
 
 async def test_another_subprotocol_is_not_acceptable(origin: str) -> None:

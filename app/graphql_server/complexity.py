@@ -56,7 +56,8 @@ class ListSizes:
 class QueryLimits:
     """Limits on an operation, whose fragments are counted each time they are spread.
 
-    `tokens` and `fields` count what is written in the document, each fragment once.
+    `tokens`, `fields` and `fragments` count what is written in the document, each fragment once.
+    Validation compares each fragment with each other one.
     """
 
     depth: int = 20
@@ -65,6 +66,7 @@ class QueryLimits:
     directives: int = 100
     cost: int = 20_000
     fields: int = 500
+    fragments: int = 80
     tokens: int = 2000
 
 
@@ -90,8 +92,8 @@ class _Measure:
 
 def check_document(
     schema: GraphQLSchema, document: DocumentNode, limits: QueryLimits, sizes: ListSizes
-) -> None:
-    """Raise QueryTooComplex for a document with an operation beyond the limits.
+) -> list[int]:
+    """Return the cost of each operation; raise QueryTooComplex where one is beyond the limits.
 
     The document need not be valid: unknown fields count with the least cost.
     """
@@ -112,6 +114,7 @@ def check_document(
     ]
     if excesses:
         raise QueryTooComplex(f"The document is too complex: {'; '.join(excesses)}.")
+    return [measure.cost for measure in operations]
 
 
 _SINGULAR = frozenset({"depth", "cost"})
@@ -122,6 +125,8 @@ def _found(name: str, operations: Iterable[_Measure], survey: "_Survey") -> int:
         return 0
     if name == "fields":
         return survey.fields
+    if name == "fragments":
+        return len(survey.fragments)
     return max((getattr(measure, name) for measure in operations), default=0)
 
 

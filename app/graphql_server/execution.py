@@ -77,6 +77,7 @@ class Operation(NamedTuple):
     document: DocumentNode
     name: str | None
     kind: OperationType
+    cost: int
     inner_variables: tuple[str, ...]
     list_variables: tuple[ListVariable, ...]
     text: str
@@ -244,7 +245,7 @@ class Executor:
         self._check_variables(operation, inputs)
         size = ResponseSize(self._max_response_bytes)
         execution = self.compiler.begin(
-            operation.document, operation.name, inputs, context, extensions, size
+            operation.document, operation.name, operation.cost, inputs, context, extensions, size
         )
         if isinstance(execution, list):
             raise RequestErrors(execution, InvalidInput.code)
@@ -260,7 +261,7 @@ class Executor:
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
         try:
             document = self._parse(text)
-            check_document(self._schema, document, self._limits, self._list_sizes)
+            costs = iter(check_document(self._schema, document, self._limits, self._list_sizes))
             self._introspection.check(document)
             self._validate(document)
         except RecursionError:
@@ -270,6 +271,7 @@ class Executor:
                 document,
                 name,
                 definition.operation,
+                next(costs),
                 _inner_variables(document),
                 list_variables(self._schema, definition),
                 text,

@@ -5,7 +5,8 @@ once, so a request that arrives at that moment is reset instead of answered.
 """
 
 import asyncio
-from typing import Final
+import logging
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -14,6 +15,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from app.settings import Settings
+
+# At INFO three lines would say of each connection that it was accepted, opened and closed. Not a
+# child of Uvicorn's loggers: its logging configuration resets the level of those.
+_websocket_log: Final = logging.getLogger(f"{__name__}.websocket")
+_websocket_log.setLevel(logging.WARNING)
 
 _GRACE_SECONDS: Final = 30
 """How long requests in progress may take at a shutdown."""
@@ -129,6 +135,10 @@ class HttpProtocol(HttpToolsProtocol):
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """The WebSocket of one client: Uvicorn's protocol with bounds on its memory."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.logger = self.conn.logger = _websocket_log
 
     def handle_ping(self) -> None:
         """Answer, unless the client does not read: it may skip answers (RFC 6455 section 5.5.3)."""

@@ -19,6 +19,7 @@ from app.graphql_server.compiler.variables import Variables
 from app.graphql_server.response_size import ResponseSize
 
 _MAX_PLANS = 8  # of one operation: one for each outcome of its @skip and @include
+_COST_OF_AN_EXECUTION = 1000
 _FIXED_COST = 10  # of an operation, in fields
 
 Outcome: TypeAlias = tuple[bool, ...]
@@ -41,8 +42,10 @@ class Compiler:
     """Compiles the operations of one schema when they come again.
 
     graphql-core executes an operation the first `interpreted_first` times: to compile one that
-    comes once would cost more than it saves. `max_fields` bounds what is kept, over all operations,
-    at some 5 KB a field; those used last are kept.
+    comes once would cost more than it saves. An execution of a high cost counts as several, so that
+    such an operation is compiled at once: graphql-core would hold the event loop for long.
+    `max_fields` bounds what is kept, over all operations, at some 5 KB a field; those used last are
+    kept.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Compiler:
         self,
         document: DocumentNode,
         operation_name: str | None,
+        cost: int,
         inputs: Mapping[str, Any],
         context: object,
         extensions: Mapping[str, Any] | None,
@@ -83,6 +87,7 @@ class Compiler:
         variables = compiled.variables.coerce(inputs)
         if isinstance(variables, list):
             return variables
+        compiled.executions += 1 + cost // _COST_OF_AN_EXECUTION
         plan = self._plan(compiled, variables)
         if plan is None:
             self.interpreted_count += 1
@@ -142,7 +147,6 @@ class Compiler:
         return _Compiled(document, source, variables, conditions)
 
     def _plan(self, compiled: _Compiled, variables: dict[str, Any]) -> Select | None:
-        compiled.executions += 1
         if compiled.conditions is None or compiled.executions <= self._interpreted_first:
             return None
         given = [variables.get(name) for name in compiled.conditions]
