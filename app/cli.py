@@ -12,6 +12,7 @@ from app.activity.values import parse_uuid
 from app.auth import Scope
 from app.commands import (
     OperatorError,
+    check_health,
     create,
     list_all,
     migrate_database,
@@ -21,6 +22,7 @@ from app.commands import (
 )
 from app.errors import InvalidInput
 from app.graphql_server.documents import ManifestUnusable
+from app.server.errors import CannotServe
 from app.store.errors import DatabaseUnusable
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
-    except (OperatorError, DatabaseUnusable, ManifestUnusable) as error:
+    except (OperatorError, CannotServe, DatabaseUnusable, ManifestUnusable) as error:
         print(f"ticket-activity: {error}", file=sys.stderr)
         return 1
     return 0
@@ -57,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that serve, on one database (default: 1)",
     )
     serving.set_defaults(command=serve)
+    asking = commands.add_parser("health", help="ask the running service whether it is ready")
+    asking.set_defaults(command=check_health)
     migrating = commands.add_parser("migrate", help="bring the database to this release")
     migrating.set_defaults(command=migrate_database)
     printing = commands.add_parser("schema", help="print the GraphQL schema")

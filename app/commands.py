@@ -1,14 +1,16 @@
-"""The commands of the operator: serve, migrate, schema, token."""
+"""The commands of the operator: serve, health, migrate, schema, token."""
 
 import argparse
 import asyncio
 import os
-import socket
 import stat
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -20,17 +22,20 @@ from app.auth import IssuedToken, Scope, Token, Viewer
 from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
 from app.graphql.schema import print_schema
 from app.main import create_app, create_timeline, running
+from app.server.listener import listen, origin_of, raise_descriptor_limit, restart_with
 from app.server.server import serve_in_this_process
 from app.server.workers import serve_in_workers
 from app.settings import ENV_PREFIX, Settings
-from app.store.database import open_database, parse_url, require_openable
+from app.store.database import open_database, parse_url, require_openable, shown_address
 from app.store.engine import Database
-from app.store.migrate import migrate
+from app.store.migrate import migrate, newest_revision
 from app.store.queries import has_tickets, load_tickets
 from app.store.sqlite import sqlite_file
 from app.store.tokens import create_token, list_tokens, revoke_token
 
 _DEMO_TOKEN_LIFE: Final = timedelta(days=1)
+_HEALTH_SECONDS: Final = 5
+_MAX_ANSWER_BYTES: Final = 10_000
 
 T = TypeVar("T")
 
@@ -42,19 +47,39 @@ class OperatorError(Exception):
 def serve(options: argparse.Namespace) -> None:
     settings = _settings()
     create_app(settings)  # raises where a setting is wrong, before anything is written
-    with _listen(settings) as listener:
+    raise_descriptor_limit()
+    with listen(settings) as listener:
         asyncio.run(_prepare_database(settings))
         tokens = asyncio.run(_prepare_demo(settings)) if options.demo else []
-        port = listener.getsockname()[1]
+        origin = origin_of(listener)
 
         def announce() -> None:
+            print(_start_line(settings, origin, options.workers), file=sys.stderr)
             if tokens:
-                print(demo_hints(settings, port, *tokens), flush=True)
+                print(demo_hints(origin, *tokens), flush=True)
 
-        if options.workers == 1:
-            serve_in_this_process(settings, listener, announce)
-        elif not serve_in_workers(settings, listener, options.workers, announce):
-            raise OperatorError("A process that serves did not start; the lines above say why.")
+        if options.workers > 1:
+            serve_in_workers(settings, listener, options.workers, announce)
+        elif kept := serve_in_this_process(settings, listener, announce):
+            restart_with(kept)
+
+
+def check_health(_options: argparse.Namespace) -> None:
+    """Ask the service that the settings name whether it is ready."""
+    settings = _settings()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    connection = HTTPConnection(host, settings.port, timeout=_HEALTH_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace")
+    except (OSError, HTTPException) as error:
+        raise OperatorError(f"No answer from {host} port {settings.port}: {error}.") from None
+    finally:
+        connection.close()
+    if response.status != HTTPStatus.OK:
+        raise OperatorError(f"{host} port {settings.port} answers {response.status}: {answer}")
+    print(answer)
 
 
 def migrate_database(_options: argparse.Namespace) -> None:
@@ -93,6 +118,14 @@ def revoke(options: argparse.Namespace) -> None:
     print(f"Revoked {options.id}; running processes refuse it within 5 seconds.")
 
 
+def _start_line(settings: Settings, origin: str, workers: int) -> str:
+    return (
+        f"ticket-activity {version('ticket-activity')} serves {origin} with {workers} "
+        f"process{'es' if workers > 1 else ''} on {shown_address(settings.database_url)} "
+        f"at migration {newest_revision()}."
+    )
+
+
 def _settings() -> Settings:
     """Read the settings. Raise OperatorError for a wrong value or an unknown name."""
     names = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
@@ -106,28 +139,6 @@ def _settings() -> Settings:
         name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
         message = first["msg"].removeprefix("Value error, ")
         raise OperatorError(f"{name} is {first['input']!r}: {message}.") from None
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Bind the port first, so that a port in use is reported before anything is written."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sys.platform == "linux":
-        # Connections inherit it. Without it one whose client never reads stays for ever, also
-        # when it was closed here: what is still to be sent keeps it.
-        stall = int(settings.max_stall_seconds * 1000)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise OperatorError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            f"{ENV_PREFIX}HOST and {ENV_PREFIX}PORT choose another."
-        ) from None
-    return listener
 
 
 async def _prepare_database(settings: Settings) -> None:

@@ -8,7 +8,6 @@ from app.activity.commands import Command, CreateActivity, CreateTicket
 from app.activity.state import ActivityType
 from app.activity.values import JSONObject
 from app.auth import Scope, Viewer
-from app.settings import Settings
 from app.timeline import Timeline
 
 
@@ -118,9 +117,8 @@ async def load_demo(timeline: Timeline) -> None:
         await timeline.submit(viewer, command)
 
 
-def demo_hints(settings: Settings, port: int, token: str, token_of_alan: str) -> str:
+def demo_hints(origin: str, token: str, token_of_alan: str) -> str:
     """Return what to try first: GraphiQL as two viewers, and one update through each API."""
-    origin = f"http://{settings.host}:{port}"
     return f"""\
 GraphiQL as Ada, who may do everything
   {origin}/graphql#token={token}

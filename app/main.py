@@ -27,6 +27,7 @@ from app.graphql_server.execution import Executor
 from app.graphql_server.graphiql import graphiql_page, graphiql_routes
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
+from app.health import Health, health_routes
 from app.middleware import CrossOrigin, Direct, Faults, RequestBounds
 from app.problems import EXCEPTION_HANDLERS
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
@@ -45,13 +46,15 @@ _log = logging.getLogger(__name__)
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
     """Return the service on a migrated database, which is opened when the lifespan begins.
 
-    `state.end_streams` of it ends what would otherwise never end, and is called first of all at a
-    shutdown. Raises DatabaseUnusable for a wrong address and ManifestUnusable.
+    `state.health` of it is told of a shutdown first, so that /readyz says so. Then
+    `state.end_streams` ends what would otherwise never end. Raises DatabaseUnusable for a wrong
+    address and ManifestUnusable.
     """
     timeline = create_timeline(settings, clock)
     authenticate = Authentication(timeline.reader, timeline.writer, clock).authenticate
     graphql = _graphql_endpoint(timeline, authenticate, settings)
     websocket = WebSocketEndpoint(graphql.operations, graphql.streams)
+    health = Health(timeline)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -62,6 +65,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         routes=[
             *(graphiql_routes() if settings.graphiql else ()),
             *rest_routes(timeline, authenticate, max_body_bytes=settings.max_body_bytes),
+            *health_routes(health),
         ],
         middleware=[
             Middleware(
@@ -80,6 +84,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     # Starlette sends /graphql/ to whatever address the Host header names.
     app.router.redirect_slashes = False
     app.state.timeline = timeline
+    app.state.health = health
     app.state.end_streams = timeline.feed.close
     return app
 

@@ -52,6 +52,13 @@ class Settings(BaseSettings):
             "way is answered, in seconds."
         ),
     )
+    shutdown_delay_seconds: NonNegativeFloat = Field(
+        default=0,
+        description=(
+            "How long the service goes on after a signal to end while /readyz already says that "
+            "it is not ready, so that a load balancer sends its requests elsewhere, in seconds."
+        ),
+    )
 
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/ticket-activity.db",

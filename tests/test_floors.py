@@ -19,7 +19,7 @@ FLOORS = [
     {"app.middleware"},
     {"app.graphql_server", "app.openapi"},
     {"app.graphql"},
-    {"app.rest"},
+    {"app.rest", "app.health"},
     {"app.main"},
     {"app.demo", "app.server"},
     {"app.commands"},

@@ -170,3 +170,4 @@ class ServerConfig(uvicorn.Config):
         )
         self.max_receive_seconds = settings.max_receive_seconds
         self.drain_seconds = settings.drain_seconds
+        self.shutdown_delay_seconds = settings.shutdown_delay_seconds

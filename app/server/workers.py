@@ -1,39 +1,45 @@
 """Several worker processes on one listening socket, and the process that supervises them.
 
-SIGTERM and SIGINT end them all. SIGHUP replaces them one after the other, so that the service stays
-reachable. A worker that dies is replaced; one that does not start ends the service.
+SIGTERM, SIGINT and SIGQUIT end them all. SIGHUP replaces them one after the other, so that the
+service stays reachable. A worker that dies is replaced. A service whose workers do not start, or
+keep dying, ends with the reason.
 """
 
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
+import sys
+import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
-from app.server.server import ENDING_SIGNALS, serve_in_this_process
+from app.graphql_server.documents import ManifestUnusable
+from app.server.errors import CannotServe
+from app.server.server import ENDING_SIGNALS, RETIRE, serve_in_this_process
 from app.settings import Settings
+from app.store.errors import DatabaseUnusable
 
 _log: Final = logging.getLogger("uvicorn.error")
 _spawning: Final = multiprocessing.get_context("spawn")
 
-
-class _WorkerFailed(Exception):
-    """A worker ended before it served."""
+_MAX_DEATHS: Final = 5
+_DEATHS_SECONDS: Final = 60
+"""The service ends when so many workers have died in so many seconds."""
 
 
 def serve_in_workers(
     settings: Settings, listener: socket.socket, count: int, on_start: Callable[[], None]
-) -> bool:
-    """Serve until a signal; `on_start` is called once all workers answer.
-
-    Return False when a worker could not start.
-    """
-    return asyncio.run(_Supervisor(settings, listener).run(count, on_start))
+) -> None:
+    """Serve until a signal; `on_start` is called once all workers answer. Raises CannotServe."""
+    if reason := asyncio.run(_Supervisor(settings, listener).run(count, on_start)):
+        raise CannotServe(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +47,31 @@ class _Worker:
     process: SpawnProcess
     started: Connection
 
-    async def has_started(self) -> bool:
-        """Wait until the worker accepts connections; False when it ended before."""
+    async def start_failure(self) -> str | None:
+        """Wait until the worker accepts connections. Return why it did not, if so."""
         await _readable(self.started.fileno())
         try:
-            return bool(self.started.recv())
+            reason: str | None = self.started.recv()
         except EOFError:
-            return False
+            await self.ended()
+            return self.end
+        return reason
+
+    def retire(self) -> None:
+        if self.process.pid and self.process.is_alive():
+            os.kill(self.process.pid, RETIRE)
 
     async def ended(self) -> None:
         await _readable(self.process.sentinel)
         self.process.join()
+
+    @property
+    def end(self) -> str:
+        """How it ended."""
+        status = self.process.exitcode or 0
+        if status < 0:
+            return f"it was killed by {signal.Signals(-status).name}"
+        return f"it ended with the status {status}; the log says why"
 
 
 @dataclass(slots=True, eq=False)
@@ -61,15 +81,18 @@ class _Supervisor:
     _workers: list[_Worker] = field(default_factory=list)
     _reloads: list[asyncio.Event] = field(default_factory=list)
     _reload_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_DEATHS))
     _is_ending: bool = False
 
-    async def run(self, count: int, on_start: Callable[[], None]) -> bool:
+    async def run(self, count: int, on_start: Callable[[], None]) -> str | None:
+        """Return when all workers have ended. Return why, if it was not for a signal."""
         loop = asyncio.get_running_loop()
         self._reloads = [asyncio.Event() for _ in range(count)]
         for number in ENDING_SIGNALS:
             loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        has_failed = False
+        reason = None
+        is_on_terminal = sys.stderr.isatty()  # which is gone then
+        loop.add_signal_handler(signal.SIGHUP, self._end if is_on_terminal else self._reload)
         try:
             async with asyncio.TaskGroup() as tasks:
                 workers = await asyncio.gather(*(self._start() for _ in range(count)))
@@ -77,12 +100,12 @@ class _Supervisor:
                     on_start()
                 for worker, reload in zip(workers, self._reloads, strict=True):
                     tasks.create_task(self._keep(worker, reload))
-        except* _WorkerFailed:
-            has_failed = True
+        except* CannotServe as errors:
+            reason = str(_first(errors))
             self._end()
             for worker in self._workers:
                 await worker.ended()
-        return not has_failed
+        return reason
 
     def _end(self) -> None:
         # Workers accept the waiting connections when they close the socket. A copy left open here
@@ -101,8 +124,7 @@ class _Supervisor:
         while not self._is_ending:
             if await _is_first(worker.ended(), reload.wait()):
                 if not self._is_ending:
-                    _log.error("Worker %s died.", worker.process.pid)
-                    worker = await self._start()
+                    worker = await self._restart(worker, worker.end)
             else:
                 reload.clear()
                 async with self._reload_lock:
@@ -111,8 +133,23 @@ class _Supervisor:
 
     async def _start(self) -> _Worker:
         worker = self._spawn()
-        if not await worker.has_started() and not self._is_ending:
-            raise _WorkerFailed
+        reason = await worker.start_failure()
+        if reason and not self._is_ending:
+            raise CannotServe(f"A worker did not start: {reason}.")
+        return worker
+
+    async def _restart(self, worker: _Worker, reason: str) -> _Worker:
+        """Return a worker in place of one that died. Raise CannotServe if they keep dying."""
+        failure: str | None = reason
+        while failure and not self._is_ending:
+            _log.error("The worker %s died: %s.", worker.process.pid, failure)
+            self._deaths.append(time.monotonic())
+            if len(self._deaths) == _MAX_DEATHS and (
+                self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS
+            ):
+                raise CannotServe(f"{_MAX_DEATHS} workers died in a minute, the last: {failure}.")
+            worker = self._spawn()
+            failure = await worker.start_failure()
         return worker
 
     async def _replace(self, old: _Worker) -> _Worker:
@@ -120,12 +157,13 @@ class _Supervisor:
         if self._is_ending:
             return old
         new = self._spawn()
-        if await new.has_started():
-            old.process.terminate()
+        reason = await new.start_failure()
+        if not reason:
+            old.retire()
             await old.ended()
             return new
         if not self._is_ending:
-            _log.error("Worker %s did not start; the one before it stays.", new.process.pid)
+            _log.error("A worker did not start, the one before it stays: %s.", reason)
         return old
 
     def _spawn(self) -> _Worker:
@@ -147,10 +185,17 @@ def _run_worker(settings: Settings, listener: socket.socket, report: Connection)
 
     def report_start() -> None:
         _end_with_parent()
-        report.send(True)
+        report.send(None)
         report.close()
 
-    serve_in_this_process(settings, listener, report_start)
+    try:
+        serve_in_this_process(settings, listener, report_start, is_worker=True)
+    except (CannotServe, DatabaseUnusable, ManifestUnusable) as error:
+        if report.closed:
+            _log.error("%s", error)
+        else:
+            report.send(str(error).removesuffix("."))
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:
@@ -163,6 +208,14 @@ def _end_with_parent() -> None:
             signal.raise_signal(signal.SIGTERM)
 
         loop.add_reader(parent.sentinel, end)
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Return the first error that is no group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _is_first(one: Coroutine[Any, Any, object], other: Coroutine[Any, Any, object]) -> bool:

@@ -33,6 +33,13 @@ def parse_url(url: str) -> URL:
     return address
 
 
+def shown_address(url: str) -> str:
+    """Return the address to show to an operator: without the password, the file in full."""
+    address = parse_url(url)
+    file = sqlite_file(address).absolute()
+    return address.set(database=str(file)).render_as_string(hide_password=True)
+
+
 def require_openable(url: str) -> None:
     """Raise DatabaseUnusable where the file cannot be opened; one that is missing is made.
 

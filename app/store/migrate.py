@@ -1,5 +1,6 @@
 """Migrates a database to the tables of this release, and refuses one of a newer release."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,13 +27,19 @@ async def migrate(database: Database) -> None:
 
     Raises DatabaseUnusable where the database was migrated by newer code.
     """
-    if not await database.read(_is_current):
+    if not await database.read(is_current):
         await database.migrate(_upgrade)
 
 
-def _is_current(session: Session) -> bool:
-    script = ScriptDirectory.from_config(alembic_config())
-    return _revisions(session.connection()) == {script.get_current_head()}
+def is_current(session: Session) -> bool:
+    """Return whether the database has the tables of this release."""
+    return _revisions(session.connection()) == {newest_revision()}
+
+
+@cache
+def newest_revision() -> str | None:
+    """Return the migration that makes the tables of this release."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def _upgrade(connection: Connection) -> None:

@@ -69,16 +69,23 @@ class Writer:
     _is_closing: bool = False
     _is_log_long: bool = False
 
+    @property
+    def refusal(self) -> str | None:
+        """Why a command would be answered BUSY now; None when it would be taken."""
+        if self._is_closing:
+            return "The service is shutting down; send the request again."
+        if len(self._queue) >= self.queue_size:
+            return f"{self.queue_size} writes are waiting already; send the request again."
+        return None
+
     async def submit(self, viewer: Viewer, command: Command) -> Outcome:
         """Return the outcome of a command, after its COMMIT.
 
         Raises UserError, Busy, StorageFull and WriteInDoubt. A caller that is cancelled while its
         command waits takes it back; once the unit of work has begun, it is carried out.
         """
-        if self._is_closing:
-            raise Busy("The service is shutting down; send the request again.")
-        if len(self._queue) >= self.queue_size:
-            raise Busy(f"{self.queue_size} writes are waiting already; send the request again.")
+        if refusal := self.refusal:
+            raise Busy(refusal)
         job = _Job(viewer, command, asyncio.get_running_loop().create_future())
         self._queue.append(job)
         self._wake.set()

@@ -90,19 +90,28 @@ def token(database: Path, *scopes: str) -> str:
 
 
 def serve(
-    database: Path, workers: int = 1, *, within: Sequence[str] = (), **settings: str
+    database: Path,
+    workers: int = 1,
+    *,
+    within: Sequence[str] = (),
+    log: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    **settings: str,
 ) -> Process:
     """Run `./scripts/serve` on a free port and wait until it has printed what to paste.
 
-    `within` is a command that runs another one.
+    `within` is a command that runs another one. `log` is a file for what it prints of itself.
     """
-    popen = subprocess.Popen(
-        [*within, ROOT / "scripts" / "serve", "--workers", str(workers)],
-        env=environment(database, **settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with (log or Path(os.devnull)).open("a") as errors:
+        popen = subprocess.Popen(
+            [*within, ROOT / "scripts" / "serve", "--workers", str(workers)],
+            env=environment(database, **settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors if log else None,
+            pass_fds=pass_fds,
+            text=True,
+        )
     assert popen.stdout
     hints = ""
     for line in popen.stdout:
