@@ -8,6 +8,8 @@ from datetime import datetime
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
 
 from app.activity.input_limits import InputLimits
 from app.activity.values import utc_now
@@ -28,7 +30,7 @@ from app.graphql_server.graphiql import graphiql_page, graphiql_routes
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
 from app.health import Health, health_routes
-from app.middleware import CrossOrigin, Direct, Faults, RequestBounds
+from app.middleware import CrossOrigin, Direct, Faults, FrontDoor
 from app.problems import EXCEPTION_HANDLERS
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
@@ -41,6 +43,16 @@ from app.store.writer import Writer
 from app.timeline import Timeline
 
 _log = logging.getLogger(__name__)
+
+
+class Service(Starlette):
+    """Starlette without its own response to faults, which `Faults` gives."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = ExceptionMiddleware(self.router, self.exception_handlers)
+        for middleware, args, kwargs in reversed(self.user_middleware):
+            app = middleware(app, *args, **kwargs)
+        return app
 
 
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
@@ -61,7 +73,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         async with running(timeline):
             yield
 
-    app = Starlette(
+    app = Service(
         routes=[
             *(graphiql_routes() if settings.graphiql else ()),
             *rest_routes(timeline, authenticate, max_body_bytes=settings.max_body_bytes),
@@ -69,7 +81,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         ],
         middleware=[
             Middleware(
-                RequestBounds,
+                FrontDoor,
                 max_uri_bytes=settings.max_uri_bytes,
                 max_header_bytes=settings.max_header_bytes,
                 max_receive_seconds=settings.max_receive_seconds,

@@ -1,11 +1,11 @@
-"""What every request passes: bounds, a request id, CORS, and the response to a fault."""
+"""What every request passes: an id, bounds, the response to a fault, and CORS."""
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from itertools import count
 from secrets import token_hex
-from typing import Final
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -61,16 +61,15 @@ class Direct:
         self.path = path
         self.targets = {"http": http, "websocket": websocket}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         target = self.targets.get(scope["type"])
         if target and scope["path"].removeprefix(scope.get("root_path", "")) == self.path:
-            await target(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return target(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
-class RequestBounds:
-    """Refuse an oversized URI or header section and a slow body; give every request an id.
+class FrontDoor:
+    """Gives every request an id, and refuses an oversized URI or header section and a slow body.
 
     Uvicorn bounds none of them. The id is in `scope["state"]` and in the response as
     `X-Request-ID`.
@@ -94,28 +93,52 @@ class RequestBounds:
             return
         identifier = f"{_PROCESS_ID}{next(_request_numbers):012x}"
         scope.setdefault("state", {})["request_id"] = identifier
-        send = _with_headers(send, identifier.encode())
+        send = _Sending(send, scope["state"], identifier)
         if error := self._error(scope):
             await _refuse(error, scope, receive, send)
             return
         if scope["type"] == "http":
-            receive = _in_time(receive, self.max_receive_seconds)
+            receive = _in_time(scope, receive, self.max_receive_seconds)
         await self.app(scope, receive, send)
 
     def _error(self, scope: Scope) -> ServiceError | None:
         path = scope.get("raw_path") or scope["path"].encode()
         if len(path) + 1 + len(scope["query_string"]) > self.max_uri_bytes:
             return UriTooLong(f"The URI is longer than {self.max_uri_bytes} bytes; use POST.")
-        # 4 is what ": " and the line end add on the wire: many tiny headers are large too.
-        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > (
-            self.max_header_bytes
-        ):
+        size = 0
+        for name, value in scope["headers"]:
+            # 4 is what ": " and the line end add on the wire: many tiny headers are large too.
+            size += len(name) + len(value) + 4
+        if size > self.max_header_bytes:
             return HeadersTooLarge(f"The headers are larger than {self.max_header_bytes} bytes.")
         return None
 
 
+class _Sending:
+    """Adds `X-Request-ID` and `X-Content-Type-Options: nosniff` to the response.
+
+    Notes in the state of the request that the response has begun.
+    """
+
+    __slots__ = ("_headers", "_send", "_state")
+
+    def __init__(self, send: Send, state: dict[str, Any], identifier: str) -> None:
+        self._send = send
+        self._state = state
+        self._headers = (
+            (b"x-request-id", identifier.encode()),
+            (b"x-content-type-options", b"nosniff"),
+        )
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if "headers" in message:
+            self._state["has_begun"] = True
+            message["headers"] = [*message["headers"], *self._headers]
+        return self._send(message)
+
+
 class Faults:
-    """Log an unexpected exception once, and respond with a problem.
+    """Log an unexpected exception once, and respond with a problem. Needs FrontDoor around it.
 
     Starlette's own handler of faults raises them again after its answer, and Uvicorn then drops
     the connection with whatever was sent behind the request. Once a response has begun, nothing
@@ -126,22 +149,12 @@ class Faults:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        has_begun = False
-
-        async def send_once(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
         try:
-            await self.app(scope, receive, send_once)
+            await self.app(scope, receive, send)
         except ClientDisconnect:
             return  # nobody is left to answer, and nothing went wrong here
         except Exception as fault:
-            if has_begun:
+            if scope["type"] != "http" or "has_begun" in scope["state"]:
                 raise
             identifier = request_id(scope)
             _log.exception("Internal error in request %s", identifier, exc_info=fault)
@@ -160,13 +173,12 @@ class CrossOrigin(CORSMiddleware):
             expose_headers=_EXPOSED_HEADERS,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override] # a coroutine less for each request
         if error := self._error(scope):
-            await problem(error, request_id(scope))(scope, receive, send)
-        elif self.allow_origins:
-            await super().__call__(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return problem(error, request_id(scope))(scope, receive, send)
+        if self.allow_origins:
+            return super().__call__(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _error(self, scope: Scope) -> CrossOriginRefused | None:
         if scope["type"] != "http" or scope["method"] != "OPTIONS":
@@ -192,29 +204,15 @@ class CrossOrigin(CORSMiddleware):
         return None
 
 
-def _with_headers(send: Send, identifier: bytes) -> Send:
-    """Add `X-Request-ID` and `X-Content-Type-Options: nosniff` to the response."""
-
-    async def send_with_headers(message: Message) -> None:
-        if "headers" in message:
-            message["headers"] = [
-                *message["headers"],
-                (b"x-request-id", identifier),
-                (b"x-content-type-options", b"nosniff"),
-            ]
-        await send(message)
-
-    return send_with_headers
-
-
-def _in_time(receive: Receive, seconds: float) -> Receive:
+def _in_time(scope: Scope, receive: Receive, seconds: float) -> Receive:
     """Return a `receive` that raises RequestTimeout when the body is not complete in time."""
     deadline = asyncio.get_running_loop().time() + seconds
     is_complete = False
 
     async def receive_in_time() -> Message:
         nonlocal is_complete
-        if is_complete:
+        # The server says so when the whole request has come, as it usually has by now.
+        if is_complete or "is_received" in scope["state"]:
             return await receive()
         try:
             async with asyncio.timeout_at(deadline):

@@ -17,7 +17,7 @@ from app.activity.values import format_datetime, parse_uuid
 from app.authentication import Authenticate
 from app.conditions import Preconditions, read_preconditions
 from app.errors import InvalidInput, VersionConflict
-from app.http import read_json, request_id
+from app.http import header_value, header_values, read_json, request_id
 from app.json_text import encode_json
 from app.openapi import openapi_document
 from app.problems import problem
@@ -32,13 +32,13 @@ def rest_routes(
     """Build the routes of this door."""
 
     async def put_activity(request: Request) -> Response:
-        viewer = await authenticate(request.headers.get("authorization"))
+        viewer = await authenticate(header_value(request.scope, b"authorization"))
         body = await read_json(request, max_body_bytes)
         outcome = await timeline.submit(viewer, _command(request, body))
         return _activity_response(outcome.activity)
 
     async def get_activity(request: Request) -> Response:
-        viewer = await authenticate(request.headers.get("authorization"))
+        viewer = await authenticate(header_value(request.scope, b"authorization"))
         preconditions = _preconditions(request)
         ticket_id, activity_id = _ids(request)
         activity = await timeline.read(
@@ -81,8 +81,9 @@ def _ids(request: Request) -> tuple[UUID, UUID]:
 
 
 def _preconditions(request: Request) -> Preconditions:
-    headers = request.headers
-    return read_preconditions(headers.getlist("if-match"), headers.getlist("if-none-match"))
+    return read_preconditions(
+        header_values(request.scope, b"if-match"), header_values(request.scope, b"if-none-match")
+    )
 
 
 def _read_response(activity: Activity, preconditions: Preconditions) -> Response:

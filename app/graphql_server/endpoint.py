@@ -36,7 +36,7 @@ from app.graphql_server.events import Event
 from app.graphql_server.execution import Executor, Operation, Result, event_of
 from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stream_head
 from app.graphql_server.streams import Guard, StreamLimits
-from app.http import JSON, preferred_type, read_json, request_id
+from app.http import JSON, header_value, header_values, preferred_type, read_json, request_id
 from app.json_text import encode_json, parse_json
 
 GRAPHQL_RESPONSE_JSON = "application/graphql-response+json"
@@ -151,6 +151,8 @@ async def _once(result: Awaitable[Result]) -> AsyncGenerator[Event]:
     yield event_of(await result)
 
 
+_RESPONSE_TYPES: Final[tuple[str, ...]] = (JSON, GRAPHQL_RESPONSE_JSON, EVENT_STREAM)
+
 _HEADERS: Final = {
     media_type: [
         (b"content-type", f"{media_type}; charset=utf-8".encode()),
@@ -211,7 +213,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
             return _not_executed(error, request, _single(media_type))
 
     def _media_type(self, request: Request) -> str:
-        offered: tuple[str, ...] = (JSON, GRAPHQL_RESPONSE_JSON, EVENT_STREAM)
+        offered = _RESPONSE_TYPES
         if self.page and request.method != "POST" and "query" not in request.query_params:
             offered += (HTML,)
         media_type = preferred_type(_accept(request), offered)
@@ -223,7 +225,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
 
     async def _answer(self, request: Request, media_type: str) -> AnyResponse:
         # Before the body: nothing is read or parsed for a client without a token.
-        authorization = request.headers.get("authorization")
+        authorization = header_value(request.scope, b"authorization")
         viewer = await self.operations.authenticate(authorization)
         parameters = await self._parameters(request)
         operation = self.operations.find(parameters)
@@ -255,7 +257,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
 
 
 def _accept(request: Request) -> str | None:
-    return ", ".join(request.headers.getlist("accept")) or None
+    return ", ".join(header_values(request.scope, b"accept")) or None
 
 
 def _single(media_type: str) -> str:

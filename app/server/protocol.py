@@ -68,6 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self.scope["state"]["is_received"] = True
         self._is_receiving = False
         self._clear_deadline()
 

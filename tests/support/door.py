@@ -18,7 +18,7 @@ from app.graphql_server.documents import Documents
 from app.graphql_server.endpoint import GraphQLEndpoint, Operations
 from app.graphql_server.execution import Executor
 from app.graphql_server.streams import StreamLimits
-from app.middleware import Faults, RequestBounds
+from app.middleware import Faults, FrontDoor
 from tests.support.contexts import PlainContexts
 
 GRAPHQL = "application/graphql-response+json"
@@ -151,7 +151,7 @@ APP = Starlette(
     routes=[Route("/graphql", ENDPOINT)],
     middleware=[
         Middleware(
-            RequestBounds,
+            FrontDoor,
             max_uri_bytes=MAX_URI,
             max_header_bytes=MAX_HEADERS,
             max_receive_seconds=30,
