@@ -75,14 +75,31 @@ def generate_token() -> Token:
 
 
 def parse_authorization(header: str | None) -> Token:
-    """Read the token out of an `Authorization` header (RFC 6750 section 2.1).
+    """Read the token of this service out of an `Authorization` header.
 
     Raises Unauthenticated, with a message that never repeats what was sent.
     """
+    return parse_token(parse_bearer(header))
+
+
+def parse_bearer(header: str | None) -> str:
+    """Return the token of any kind in an `Authorization` header (RFC 6750 section 2.1).
+
+    Raises Unauthenticated.
+    """
     if header is None:
         raise Unauthenticated("A bearer token is required: Authorization: Bearer <token>.")
-    bearer = _BEARER.fullmatch(header)
-    token = bearer and _TOKEN.fullmatch(bearer[1])
-    if not token:
-        raise Unauthenticated("The Authorization header does not hold a well-formed bearer token.")
+    if not (bearer := _BEARER.fullmatch(header)):
+        raise _malformed()
+    return bearer[1]
+
+
+def parse_token(text: str) -> Token:
+    """Read a token of this service. Raises Unauthenticated."""
+    if not (token := _TOKEN.fullmatch(text)):
+        raise _malformed()
     return Token(token[1], token[2])
+
+
+def _malformed() -> Unauthenticated:
+    return Unauthenticated("The Authorization header does not hold a well-formed bearer token.")

@@ -136,7 +136,8 @@ def _settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = f"{ENV_PREFIX}{first['loc'][0]}".upper()
+        setting, *where = first["loc"]
+        name = ".".join([f"{ENV_PREFIX}{setting}".upper(), *map(str, where)])
         message = first["msg"].removeprefix("Value error, ")
         raise OperatorError(f"{name} is {first['input']!r}: {message}.") from None
 

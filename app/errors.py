@@ -8,6 +8,7 @@ ServiceError
         InvalidInput            422  an argument breaks a rule
         IdTaken                 409  another object has the id
     Unauthenticated             401  there is no valid token
+        TokenExpired            401  it was valid until now: a fresh one is worth a try
     RouteNotFound               404  there is nothing at the path
     MethodNotAllowed            405
     NotAcceptable               406
@@ -112,6 +113,13 @@ class Unauthenticated(ServiceError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class TokenExpired(Unauthenticated):
+    """The token was valid once. A stream that it began ends so that its client connects again."""
+
+    def __init__(self) -> None:
+        super().__init__("The token has expired; send a fresh one.")
 
 
 class RouteNotFound(ServiceError):

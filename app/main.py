@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 
 from starlette.applications import Starlette
@@ -30,6 +30,7 @@ from app.graphql_server.graphiql import graphiql_page, graphiql_routes
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
 from app.health import Health, health_routes
+from app.identity.tokens import TokenVerifier
 from app.middleware import CrossOrigin, Direct, Faults, FrontDoor
 from app.problems import EXCEPTION_HANDLERS
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
@@ -63,14 +64,16 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     address and ManifestUnusable.
     """
     timeline = create_timeline(settings, clock)
-    authenticate = Authentication(timeline.reader, timeline.writer, clock).authenticate
+    providers = settings.identity_providers
+    verifier = TokenVerifier.of(providers) if providers else None
+    authenticate = Authentication(timeline.reader, timeline.writer, clock, verifier).authenticate
     graphql = _graphql_endpoint(timeline, authenticate, settings)
     websocket = WebSocketEndpoint(graphql.operations, graphql.streams)
     health = Health(timeline)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with running(timeline):
+        async with running(timeline), verifier or nullcontext():
             yield
 
     app = Service(

@@ -80,7 +80,8 @@ _PROBLEMS: Final = {
     "422": "A path parameter, a header or the body breaks a rule that the detail names.",
     "431": "The headers are larger than the limit.",
     "500": "A fault; the log has it under the requestId.",
-    "503": "Too many writes are waiting, or the disk is full; Retry-After says when to repeat.",
+    "503": "Too many requests are waiting, the disk is full, or the keys of the token's issuer "
+    "cannot be fetched; Retry-After says when to repeat.",
 }
 
 
@@ -140,7 +141,7 @@ def _update_schema(limits: InputLimits) -> _Schema:
 
 
 def _path_item() -> dict[str, Any]:
-    read_problems = _problems("401", "403", "404", "412", "414", "422", "431", "500")
+    read_problems = _problems("401", "403", "404", "412", "414", "422", "431", "500", "503")
     return {
         "parameters": [_path_parameter("ticketId"), _path_parameter("activityId")],
         "put": {

@@ -1,7 +1,7 @@
 """Every setting of the service, read from `TICKET_ACTIVITY_*` environment variables."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import (
     Field,
@@ -11,7 +11,11 @@ from pydantic import (
     PositiveInt,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.errors import InvalidInput
+from app.identity.provider import IdentityProvider
+from app.json_text import parse_json
 
 ENV_PREFIX = "TICKET_ACTIVITY_"
 
@@ -21,6 +25,7 @@ _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 HEADINGS: Final = {
     "host": "Service",
+    "identity_providers": "Identity providers",
     "database_url": "Database",
     "max_body_bytes": "HTTP",
     "max_message_length": "Entries",
@@ -57,6 +62,14 @@ class Settings(BaseSettings):
         description=(
             "How long the service goes on after a signal to end while /readyz already says that "
             "it is not ready, so that a load balancer sends its requests elsewhere, in seconds."
+        ),
+    )
+
+    identity_providers: Annotated[tuple[IdentityProvider, ...], NoDecode] = Field(
+        default=(),
+        description=(
+            "Issuers of signed JWTs that are accepted as bearer tokens: a JSON list of objects; "
+            "[Identity providers](#tokens-of-an-identity-provider) has their members."
         ),
     )
 
@@ -222,6 +235,25 @@ class Settings(BaseSettings):
                 "it would listen on every address; where that is meant, say 0.0.0.0 or ::"
             )
         return host
+
+    @field_validator("identity_providers", mode="before")
+    @classmethod
+    def _parse_identity_providers(cls, providers: object) -> Any:
+        if not isinstance(providers, str):
+            return providers
+        try:
+            return parse_json(providers or "[]", "it")
+        except InvalidInput as error:
+            raise ValueError(error.message.removesuffix(".")) from None
+
+    @field_validator("identity_providers")
+    @classmethod
+    def _require_one_for_each_issuer(
+        cls, providers: tuple[IdentityProvider, ...]
+    ) -> tuple[IdentityProvider, ...]:
+        if len({provider.issuer for provider in providers}) < len(providers):
+            raise ValueError("it names one issuer twice")
+        return providers
 
     @field_validator("cors_origins")
     @classmethod

@@ -34,7 +34,7 @@ def _code(default: object) -> str:
     """Return a default as it is written in the environment; a dash for none."""
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    return "–" if default in (None, "") else f"`{default}`"
+    return "–" if default in (None, "", ()) else f"`{default}`"
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ import app
 
 ROOT = Path(app.__file__).parent
 FLOORS = [
-    {"app.errors", "app.numerals", "app.settings"},
+    {"app.errors", "app.numerals"},
     {"app.json_text"},
     {"app.auth"},
     {"app.activity"},
+    {"app.identity"},
+    {"app.settings"},
     {"app.models"},
     {"app.migrations"},
     {"app.store"},

@@ -397,10 +397,19 @@ async def test_a_stream_ends_at_its_lifetime_for_the_client_to_come_again(
         assert received == ["next"]  # that it stands, and no `complete`
 
 
-@pytest.mark.parametrize("end", ["revoked", "expired"])
+@pytest.mark.parametrize(
+    ("end", "close_code", "events_at_the_end"),
+    [("revoked", 4401, ["next", "complete"]), ("expired", 4403, [])],
+)
 async def test_a_token_that_ends_ends_its_streams_within_five_seconds(
-    service: Service, origin: str, author: Client, end: str
+    service: Service,
+    origin: str,
+    author: Client,
+    end: str,
+    close_code: int,
+    events_at_the_end: list[str],
 ) -> None:
+    """The streams of an expired token end so that clients come again, with a fresh one."""
     client = await service.client(lifetime=timedelta(hours=1))
     ticket_id = await author.create_ticket()
 
@@ -419,10 +428,10 @@ async def test_a_token_that_ends_ends_its_streams_within_five_seconds(
             code, reason = await closing(ws)
             received = [event async for event in events if "event" in event]
 
-    assert code == 4401
+    assert code == close_code
     assert end in reason
-    assert "UNAUTHENTICATED" in received[0]["data"]
-    assert received[-1]["event"] == "complete"
+    assert [event["event"] for event in received] == events_at_the_end
+    assert all("UNAUTHENTICATED" in event["data"] for event in received[:1])
 
 
 async def test_at_shutdown_every_stream_ends_for_the_client_to_come_again(

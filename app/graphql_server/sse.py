@@ -11,7 +11,7 @@ from typing import Any, Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Busy, Reconnect, Unauthenticated
+from app.errors import Busy, Reconnect, TokenExpired, Unauthenticated
 from app.graphql_server.errors import errors_of, log_fault
 from app.graphql_server.events import Event
 from app.graphql_server.streams import Guard, each, encode_event, first_of
@@ -68,6 +68,10 @@ class EventStreamResponse:
             await first_of(
                 self._operate(write), self._keep_alive(write), self.guard.watch(), _gone(receive)
             )
+        except TokenExpired as error:
+            # No event of the protocol lets a client go on with a fresh token. The end without
+            # `complete` does; the comment is for people.
+            return b": " + error.message.encode() + b"\n\n"
         except Unauthenticated as error:
             return self._failure(error)
         except (Reconnect, Busy, OSError):

@@ -15,7 +15,8 @@ from app.json_text import encode_json, parse_json
 PROTOCOL: Final = "graphql-transport-ws"
 
 BAD_REQUEST: Final = 4400
-UNAUTHORIZED: Final = 4401
+UNAUTHORIZED: Final = 4401  # clients do not connect again
+FORBIDDEN: Final = 4403  # clients connect again, where they can with a fresh token
 SUBPROTOCOL_NOT_ACCEPTABLE: Final = 4406
 INIT_TIMEOUT: Final = 4408
 SUBSCRIBER_EXISTS: Final = 4409

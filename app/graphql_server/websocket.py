@@ -9,7 +9,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Busy, Reconnect, Unauthenticated
+from app.errors import Busy, Reconnect, TokenExpired, Unauthenticated
 from app.graphql_server import transport_ws
 from app.graphql_server.endpoint import Operations, read_parameters
 from app.graphql_server.errors import errors_of, log_fault
@@ -97,7 +97,7 @@ class _Socket(Generic[ViewerT]):
             viewer = await self.operations.authenticate(authorization)
             await self._write(self.protocol.acknowledge())
             guard = Guard(self.operations.authenticate, authorization, self.limits)
-            await first_of(self._listen(viewer), guard.watch(), self._failed)
+            await first_of(self._listen(viewer), self._watch(guard), self._failed)
         except _Gone:
             return None
         except Exception as error:
@@ -122,6 +122,12 @@ class _Socket(Generic[ViewerT]):
         except TimeoutError:
             close = Close(transport_ws.INIT_TIMEOUT, "Connection initialisation timeout")
             raise _Closed(close) from None
+
+    async def _watch(self, guard: Guard[ViewerT]) -> None:
+        try:
+            await guard.watch()
+        except TokenExpired as error:
+            raise _Closed(Close(transport_ws.FORBIDDEN, error.message)) from None
 
     async def _listen(self, viewer: ViewerT) -> NoReturn:
         while True:
