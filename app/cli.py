@@ -11,7 +11,6 @@ from uuid import UUID
 from app.activity.values import parse_uuid
 from app.auth import Scope
 from app.commands import (
-    OperatorError,
     check_health,
     create,
     list_all,
@@ -20,6 +19,7 @@ from app.commands import (
     revoke,
     serve,
 )
+from app.environment import OperatorError
 from app.errors import InvalidInput
 from app.graphql_server.documents import ManifestUnusable
 from app.server.errors import CannotServe

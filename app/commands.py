@@ -2,27 +2,34 @@
 
 import argparse
 import asyncio
-import os
+import ssl
 import stat
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from functools import partial
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.metadata import version
 from typing import Any, Final, TypeVar
 
-from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.activity.values import format_datetime, utc_now
 from app.auth import IssuedToken, Scope, Token, Viewer
 from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
+from app.environment import OperatorError, read_settings
 from app.graphql.schema import print_schema
 from app.main import create_app, create_timeline, running
-from app.server.listener import listen, origin_of, raise_descriptor_limit, restart_with
+from app.server.listener import (
+    exposure,
+    listen,
+    origin_of,
+    raise_descriptor_limit,
+    require_usable_certificate,
+    restart_with,
+)
 from app.server.server import serve_in_this_process
 from app.server.workers import serve_in_workers
 from app.settings import ENV_PREFIX, Settings
@@ -40,21 +47,20 @@ _MAX_ANSWER_BYTES: Final = 10_000
 T = TypeVar("T")
 
 
-class OperatorError(Exception):
-    """Something the operator must fix; the message is one line."""
-
-
 def serve(options: argparse.Namespace) -> None:
-    settings = _settings()
+    settings = read_settings()
     create_app(settings)  # raises where a setting is wrong, before anything is written
+    require_usable_certificate(settings)
     raise_descriptor_limit()
     with listen(settings) as listener:
         asyncio.run(_prepare_database(settings))
         tokens = asyncio.run(_prepare_demo(settings)) if options.demo else []
-        origin = origin_of(listener)
+        origin = origin_of(listener, settings)
+        warnings = [*exposure(listener, settings, has_demo=bool(tokens))]
 
         def announce() -> None:
-            print(_start_line(settings, origin, options.workers), file=sys.stderr)
+            for line in (_start_line(settings, origin, options.workers), *warnings):
+                print(line, file=sys.stderr)
             if tokens:
                 print(demo_hints(origin, *tokens), flush=True)
 
@@ -66,9 +72,9 @@ def serve(options: argparse.Namespace) -> None:
 
 def check_health(_options: argparse.Namespace) -> None:
     """Ask the service that the settings name whether it is ready."""
-    settings = _settings()
+    settings = read_settings()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    connection = HTTPConnection(host, settings.port, timeout=_HEALTH_SECONDS)
+    connection = _local_connection(settings, host)
     try:
         connection.request("GET", "/readyz")
         response = connection.getresponse()
@@ -83,7 +89,7 @@ def check_health(_options: argparse.Namespace) -> None:
 
 
 def migrate_database(_options: argparse.Namespace) -> None:
-    asyncio.run(_prepare_database(_settings()))
+    asyncio.run(_prepare_database(read_settings()))
 
 
 def print_sdl(_options: argparse.Namespace) -> None:
@@ -101,21 +107,31 @@ def create(options: argparse.Namespace) -> None:
         created_at=now,
         expires_at=options.expires_in and now + options.expires_in,
     )
-    print(asyncio.run(_with_database(_settings(), lambda database: database.write(issue))).text)
+    print(asyncio.run(_with_database(read_settings(), lambda database: database.write(issue))).text)
 
 
 def list_all(_options: argparse.Namespace) -> None:
     for row in asyncio.run(
-        _with_database(_settings(), lambda database: database.read(list_tokens))
+        _with_database(read_settings(), lambda database: database.read(list_tokens))
     ):
         print(_token_line(row))
 
 
 def revoke(options: argparse.Namespace) -> None:
     revoking = partial(revoke_token, token_id=options.id, revoked_at=utc_now())
-    if not asyncio.run(_with_database(_settings(), lambda database: database.write(revoking))):
+    if not asyncio.run(_with_database(read_settings(), lambda database: database.write(revoking))):
         raise OperatorError(f"There is no token with the id {options.id}.")
     print(f"Revoked {options.id}; running processes refuse it within 5 seconds.")
+
+
+def _local_connection(settings: Settings, host: str) -> HTTPConnection:
+    if settings.tls_certificate is None:
+        return HTTPConnection(host, settings.port, timeout=_HEALTH_SECONDS)
+    # The certificate names the service as clients call it; nothing secret is sent here.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return HTTPSConnection(host, settings.port, timeout=_HEALTH_SECONDS, context=context)
 
 
 def _start_line(settings: Settings, origin: str, workers: int) -> str:
@@ -124,22 +140,6 @@ def _start_line(settings: Settings, origin: str, workers: int) -> str:
         f"process{'es' if workers > 1 else ''} on {shown_address(settings.database_url)} "
         f"at migration {newest_revision()}."
     )
-
-
-def _settings() -> Settings:
-    """Read the settings. Raise OperatorError for a wrong value or an unknown name."""
-    names = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
-    given = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
-    if unknown := sorted(name for name in given if name.upper() not in names):
-        raise OperatorError(f"There is no setting {', '.join(unknown)}; README.md lists them all.")
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        setting, *where = first["loc"]
-        name = ".".join([f"{ENV_PREFIX}{setting}".upper(), *map(str, where)])
-        message = first["msg"].removeprefix("Value error, ")
-        raise OperatorError(f"{name} is {first['input']!r}: {message}.") from None
 
 
 async def _prepare_database(settings: Settings) -> None:

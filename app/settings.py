@@ -1,5 +1,6 @@
 """Every setting of the service, read from `TICKET_ACTIVITY_*` environment variables."""
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -70,6 +71,20 @@ class Settings(BaseSettings):
         description=(
             "Issuers of signed JWTs that are accepted as bearer tokens: a JSON list of objects; "
             "[Identity providers](#tokens-of-an-identity-provider) has their members."
+        ),
+    )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="Certificate chain to serve HTTPS with, in PEM; a reload reads it anew.",
+    )
+    tls_key: Path | None = Field(
+        default=None, description="Key of the certificate, where it is in a file of its own."
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description=(
+            "Addresses or networks of proxies, separated by commas. Only from these "
+            "`X-Forwarded-For` and `X-Forwarded-Proto` are believed."
         ),
     )
 
@@ -254,6 +269,13 @@ class Settings(BaseSettings):
         if len({provider.issuer for provider in providers}) < len(providers):
             raise ValueError("it names one issuer twice")
         return providers
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _require_networks(cls, proxies: str) -> str:
+        for proxy in proxies.split(",") if proxies else ():
+            ip_network(proxy)  # raises ValueError with a message that names it
+        return proxies
 
     @field_validator("cors_origins")
     @classmethod

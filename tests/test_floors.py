@@ -23,7 +23,7 @@ FLOORS = [
     {"app.graphql"},
     {"app.rest", "app.health"},
     {"app.main"},
-    {"app.demo", "app.server"},
+    {"app.demo", "app.environment", "app.server"},
     {"app.commands"},
     {"app.cli"},
     {"app.__main__"},

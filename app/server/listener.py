@@ -8,7 +8,10 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Final, NoReturn
 
 from app.server.errors import CannotServe
@@ -29,10 +32,41 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def origin_of(listener: socket.socket) -> str:
+def origin_of(listener: socket.socket, settings: Settings) -> str:
     """Return the address as a URL without a path."""
+    scheme = "https" if settings.tls_certificate else "http"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def require_usable_certificate(settings: Settings) -> None:
+    """Raise CannotServe where HTTPS is asked for and the certificate or its key is unusable."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None:
+        if key:
+            raise CannotServe(f"{ENV_PREFIX}TLS_KEY needs {ENV_PREFIX}TLS_CERTIFICATE.")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, _no_password)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise CannotServe(
+            f"Cannot use {ENV_PREFIX}TLS_CERTIFICATE {certificate} with "
+            f"{f'{ENV_PREFIX}TLS_KEY {key}' if key else 'the key in it'}: {error}."
+        ) from None
+
+
+def exposure(listener: socket.socket, settings: Settings, *, has_demo: bool) -> Iterator[str]:
+    """Yield what a service that can be reached from other machines gives away."""
+    host = listener.getsockname()[0]
+    if ip_address(host).is_loopback:
+        return
+    if has_demo:
+        yield f"Whoever sees the demo tokens below may use them on {host}; they last a day."
+    if not settings.tls_certificate and not settings.trusted_proxies:
+        yield (
+            f"Tokens sent to {host} can be read on their way: give {ENV_PREFIX}TLS_CERTIFICATE, "
+            f"or put a proxy with HTTPS in front and name it in {ENV_PREFIX}TRUSTED_PROXIES."
+        )
 
 
 def restart_with(listener: socket.socket) -> NoReturn:
@@ -50,6 +84,11 @@ def raise_descriptor_limit() -> None:
     """Allow as many open files as the system lets this user have: a client needs one."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _no_password() -> str:
+    """Refuse a key with a password: OpenSSL would ask for it on the terminal."""
+    raise ValueError("the key has a password")
 
 
 def _passed() -> socket.socket | None:

@@ -166,6 +166,10 @@ class ServerConfig(uvicorn.Config):
             ws_per_message_deflate=settings.websocket_compression,
             access_log=False,
             server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
             lifespan="on",  # else Uvicorn serves on when the lifespan fails at once
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )

@@ -155,7 +155,7 @@ class Server(uvicorn.Server):
                 accepted += _accept_all(listener)
         for connection in accepted:
             _, protocol = await asyncio.get_running_loop().connect_accepted_socket(
-                self._create_protocol, connection
+                self._create_protocol, connection, ssl=self.config.ssl
             )
             protocol.shutdown()
 

@@ -23,7 +23,7 @@ class Process:
 
     @property
     def origin(self) -> str:
-        return self._found(r"(http://[^/]+)/graphql#")
+        return self._found(r"(https?://[^/]+)/graphql#")
 
     @property
     def token(self) -> str:

@@ -1,0 +1,60 @@
+"""Reads the settings from the environment, for the operator's commands."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from app.settings import ENV_PREFIX, Settings
+
+_FILE_SUFFIX: Final = "_FILE"
+
+
+class OperatorError(Exception):
+    """Something the operator must fix; the message is one line."""
+
+
+def read_settings() -> Settings:
+    """Read the settings. Raise OperatorError for a wrong value or an unknown name.
+
+    `…_FILE` after the name of a setting names a file with its value, for secrets.
+    """
+    given = {name.upper(): name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+    files = _require_known(given)
+    values: dict[str, Any] = {
+        _field_of(name): _content(name, os.environ[given[name]]) for name in files
+    }
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        setting, *where = first["loc"]
+        name = ".".join([f"{ENV_PREFIX}{setting}".upper(), *map(str, where)])
+        message = first["msg"].removeprefix("Value error, ")
+        raise OperatorError(f"{name} is {first['input']!r}: {message}.") from None
+
+
+def _require_known(given: Mapping[str, str]) -> set[str]:
+    """Return the names that name files. Raise OperatorError for a name that is no setting."""
+    names = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
+    files = {f"{name}{_FILE_SUFFIX}" for name in names} & given.keys()
+    if unknown := sorted(given[name] for name in given.keys() - names - files):
+        raise OperatorError(f"There is no setting {', '.join(unknown)}; README.md lists them all.")
+    if twice := sorted(name for name in files if name.removesuffix(_FILE_SUFFIX) in given):
+        raise OperatorError(f"{twice[0].removesuffix(_FILE_SUFFIX)} and {twice[0]} are both given.")
+    return files
+
+
+def _field_of(file_setting: str) -> str:
+    return file_setting.removeprefix(ENV_PREFIX).removesuffix(_FILE_SUFFIX).lower()
+
+
+def _content(name: str, path: str) -> str:
+    """Return what a file holds that a `…_FILE` variable names, without line ends around it."""
+    try:
+        return Path(path).read_text().strip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise OperatorError(f"{name} names {path}: {reason}.") from None
