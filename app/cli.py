@@ -12,6 +12,7 @@ from app.activity.values import parse_uuid
 from app.auth import Scope
 from app.commands import (
     check_health,
+    compact,
     create,
     list_all,
     migrate_database,
@@ -63,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     asking.set_defaults(command=check_health)
     migrating = commands.add_parser("migrate", help="bring the database to this release")
     migrating.set_defaults(command=migrate_database)
+    compacting = commands.add_parser(
+        "compact", help="write the database file anew, without what was redacted or deleted"
+    )
+    compacting.set_defaults(command=compact)
     printing = commands.add_parser("schema", help="print the GraphQL schema")
     printing.set_defaults(command=print_sdl)
     tokens = commands.add_parser("token", help="issue, list and revoke tokens")

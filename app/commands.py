@@ -142,6 +142,14 @@ def _start_line(settings: Settings, origin: str, workers: int) -> str:
     )
 
 
+def compact(_options: argparse.Namespace) -> None:
+    if not asyncio.run(_with_database(read_settings(), lambda database: database.compact())):
+        raise OperatorError(
+            "The file is written anew, but somebody reads it, so its write-ahead log still holds "
+            "what was deleted. A running service truncates it when it is idle; or run this again."
+        )
+
+
 async def _prepare_database(settings: Settings) -> None:
     """Migrate the database. Create the file where there is none; no other function does."""
     file = sqlite_file(parse_url(settings.database_url))

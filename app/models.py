@@ -131,6 +131,7 @@ class TicketActivity(SQLModel, table=True):
     updated_at: datetime = Field(sa_type=UtcMilliseconds)
     updated_by_id: UUID | None
     deleted_at: datetime | None = Field(sa_type=UtcMilliseconds)
+    redacted_version: int | None
 
 
 class TicketActivityChange(SQLModel, table=True):
@@ -155,6 +156,7 @@ class TicketActivityChange(SQLModel, table=True):
     metadata_: JSONObject = Field(sa_type=JSON, sa_column_kwargs={"name": "metadata"})
     is_private: bool
     was_private: bool | None
+    reason: str | None = Field(sa_type=Text)
 
 
 class CursorKey(SQLModel, table=True):

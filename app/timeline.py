@@ -21,7 +21,7 @@ from app.activity.cursors import FeedCursors
 from app.activity.decide import Outcome
 from app.activity.input_limits import InputLimits
 from app.activity.listing import EVERYTHING, Filter, Listing, Page, Position, Side, Window
-from app.activity.state import Activity, Revision, Ticket
+from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.activity.visible_changes import Begun, RecordedChange, SeenChange, as_seen
 from app.auth import Viewer
 from app.errors import InvalidInput, NotFound, TooManyStreams
@@ -123,6 +123,22 @@ class View:
             [policy.revision_as_seen(self.viewer, activity, revision) for revision in revisions]
             for activity, revisions in zip(activities, found, strict=True)
         ]
+
+    async def load_redactions(self, activities: Sequence[Activity]) -> list[Redaction | None]:
+        """Return the last redaction of entries that the viewer sees now, None where there is none.
+
+        Most entries have none: those are not looked up.
+        """
+        redacted = [activity for activity in activities if activity.redacted_version is not None]
+        if not redacted:
+            return [None] * len(activities)
+        found = await self.snapshot.load(partial(queries.load_redactions, activities=redacted))
+        seen = {
+            activity.id: policy.redaction_as_seen(self.viewer, activity, redaction)
+            for activity, redaction in zip(redacted, found, strict=True)
+            if redaction
+        }
+        return [seen.get(activity.id) for activity in activities]
 
     async def load_changes(self, ticket_id: UUID, *, after: str | None, size: int) -> FeedPage:
         """Return what the viewer sees of a ticket's changes after a cursor, the oldest first.

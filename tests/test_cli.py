@@ -342,3 +342,28 @@ def test_migrating_again_keeps_what_is_there(database: Path, capsys: Output) -> 
     assert run(capsys, "migrate") == []
 
     assert viewer_of(database, token)
+
+
+def test_compact_leaves_nothing_of_what_was_deleted(database: Path, capsys: Output) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA secure_delete = 0")
+        connection.execute("CREATE TABLE past (text)")
+        connection.execute("INSERT INTO past VALUES (?)", ("swordfish" * 1000,))
+        connection.commit()
+        connection.execute("DROP TABLE past")
+        connection.commit()
+    assert b"swordfish" in database.read_bytes()
+
+    assert run(capsys, "compact") == []
+
+    assert b"swordfish" not in database.read_bytes()
+    assert main(["migrate"]) == 0
+
+
+def test_compact_says_when_somebody_reads_the_file(database: Path, capsys: Output) -> None:
+    with closing(sqlite3.connect(database, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM ticket").fetchall()
+        assert main(["compact"]) == 1
+
+    assert "its write-ahead log still holds what was deleted" in capsys.readouterr().err

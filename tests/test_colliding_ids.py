@@ -16,6 +16,8 @@ from app.activity.commands import (
     CreateActivity,
     CreateTicket,
     DeleteActivity,
+    RedactActivity,
+    RestoreActivity,
     UpdateActivity,
 )
 from app.activity.decide import Outcome
@@ -60,6 +62,8 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(UpdateActivity, ticket_ids | ids, ids, messages),
     st.builds(UpdateActivity, ticket_ids, ids, metadata=merged),
     st.builds(DeleteActivity, ticket_ids | ids, ids),
+    st.builds(RedactActivity, ticket_ids | ids, ids, st.just("a reason")),
+    st.builds(RestoreActivity, ticket_ids | ids, ids, st.integers(1, 4)),
 )
 
 

@@ -53,6 +53,20 @@ mutation Delete($input: DeleteTicketActivityInput!) {
   }
 }
 """
+REDACT = f"""
+mutation Redact($input: RedactTicketActivityInput!) {{
+  redactTicketActivity(input: $input) {{
+    ticketActivity {{ ...activityFields redaction {{ reason }} }} userErrors {{ code message path }}
+  }}
+}}
+{ACTIVITY_FIELDS}"""
+RESTORE = f"""
+mutation Restore($input: RestoreTicketActivityInput!) {{
+  restoreTicketActivity(input: $input) {{
+    ticketActivity {{ ...activityFields }} userErrors {{ code message path }}
+  }}
+}}
+{ACTIVITY_FIELDS}"""
 LIST = """
 query List(
   $ticketId: ID!, $first: Int, $after: String, $last: Int, $before: String,
@@ -129,6 +143,11 @@ PATHS: dict[str, Path] = {
     "update of another version": mutating(UPDATE, message="changed", expectedVersion=7),
     "update by a patch": mutating(UPDATE, metadataPatch={"secret": None}),
     "update to make it public": mutating(UPDATE, isPrivate=False),
+    "restore": mutating(RESTORE, toVersion=1),
+    "restore from its version": mutating(RESTORE, toVersion=1, expectedVersion=2),
+    "restore from another version": mutating(RESTORE, toVersion=1, expectedVersion=7),
+    "restore to no version": mutating(RESTORE, toVersion=7),
+    "redact": mutating(REDACT, reason="It was a secret."),
     "delete": mutating(DELETE),
     "delete of its version": mutating(DELETE, expectedVersion=2),
     "delete of another version": mutating(DELETE, expectedVersion=7),

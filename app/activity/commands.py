@@ -9,7 +9,12 @@ from collections.abc import Container
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
-from app.activity.input_limits import InputLimits, check_json_object, check_message
+from app.activity.input_limits import (
+    InputLimits,
+    check_json_object,
+    check_message,
+    check_reason,
+)
 from app.activity.state import (
     ABSENT,
     FACT_TYPES,
@@ -188,7 +193,38 @@ class DeleteActivity(_Existing):
         """Check nothing: every such command is well formed."""
 
 
-Command = CreateTicket | CreateActivity | UpdateActivity | DeleteActivity
+@dataclass(frozen=True, slots=True)
+class RedactActivity(_Existing):
+    """Removes message and metadata from every version of an entry, for good."""
+
+    reason: str
+
+    def check(self, limits: InputLimits) -> None:  # noqa: ARG002
+        check_reason(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreActivity(_Existing):
+    """Brings back what an entry was at `to_version`, also if it is deleted by now.
+
+    `expected_versions` are the versions the caller would overwrite; None stands for any.
+    """
+
+    to_version: int
+    expected_versions: Container[int] | None = None
+
+    def check(self, limits: InputLimits) -> None:
+        """Check nothing: every such command is well formed."""
+
+
+Command = (
+    CreateTicket
+    | CreateActivity
+    | UpdateActivity
+    | DeleteActivity
+    | RedactActivity
+    | RestoreActivity
+)
 
 
 def check_can_be_private(activity_type: ActivityType, is_private: object) -> None:

@@ -15,6 +15,8 @@ from app.activity.commands import (
     CreateActivity,
     CreateTicket,
     DeleteActivity,
+    RedactActivity,
+    RestoreActivity,
     UpdateActivity,
     check_can_be_private,
 )
@@ -22,11 +24,12 @@ from app.activity.input_limits import InputLimits, check_json_object
 from app.activity.merge_patch import merge_patch
 from app.activity.state import (
     ABSENT,
+    MERGE_TYPES,
     Activity,
     ActivityType,
     Change,
     ChangeType,
-    Original,
+    Content,
     State,
     Ticket,
     merge_target,
@@ -55,6 +58,10 @@ def decide(
             return _update_activity(state, command, viewer, now, limits)
         case DeleteActivity():
             return _delete_activity(state, command, viewer, now)
+        case RedactActivity():
+            return _redact_activity(state, command, viewer, now)
+        case RestoreActivity():
+            return _restore_activity(state, command, viewer, now)
         case CreateActivity():
             return _create_activity(state, command, viewer, now)
         case CreateTicket():
@@ -106,13 +113,79 @@ def _delete_activity(
     return _changed(state, activity, replace(activity, deleted_at=now), viewer, now)
 
 
-def _require_version(command: UpdateActivity | DeleteActivity, activity: Activity) -> None:
+def _redact_activity(
+    state: State, command: RedactActivity, viewer: Viewer, now: datetime
+) -> Outcome:
+    activity = policy.require_redact(
+        viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
+    )
+    if activity.redacted_version == activity.version:
+        return Outcome(state.tickets[activity.ticket_id], activity, None)
+    redacted = replace(
+        activity,
+        message=None,
+        metadata=_without_free_data(activity),
+        redacted_version=activity.version + 1,
+    )
+    return _changed(state, activity, redacted, viewer, now, command.reason)
+
+
+def _without_free_data(activity: Activity) -> JSONObject:
+    """Return the metadata that a redaction leaves: which ticket a merge is with is a fact."""
+    other = merge_target(activity.metadata) if activity.activity_type in MERGE_TYPES else None
+    return {"ticketId": str(other)} if other else {}
+
+
+def _restore_activity(
+    state: State, command: RestoreActivity, viewer: Viewer, now: datetime
+) -> Outcome:
+    activity = policy.require_restore(
+        viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
+    )
+    _require_version(command, activity)
+    content = _restorable(state, activity, command.to_version)
+    policy.require_content_seen(viewer, activity, was_private=content.is_private)
+    restored = replace(
+        activity,
+        message=content.message,
+        metadata=content.metadata,
+        is_private=content.is_private,
+        deleted_at=None,
+    )
+    if activity.deleted_at is None and _holds_same(activity, restored):
+        return Outcome(state.tickets[activity.ticket_id], activity, None)
+    return _changed(state, activity, restored, viewer, now)
+
+
+def _restorable(state: State, activity: Activity, version: int) -> Content:
+    """Return what a version held. Raise InvalidInput if it cannot come back."""
+    content = state.versions.get((activity.key, version))
+    if activity.activity_type in MERGE_TYPES:
+        raise InvalidInput(
+            f"An entry of the type {activity.activity_type} is not restored: merge again instead.",
+            path=("activityId",),
+        )
+    if content is None:
+        raise InvalidInput(
+            f"The activity has no version {version}; it is at version {activity.version}.",
+            path=("toVersion",),
+        )
+    if version < (activity.redacted_version or 0):
+        raise InvalidInput(
+            f"Version {version} was redacted and cannot come back.", path=("toVersion",)
+        )
+    return content
+
+
+def _require_version(
+    command: UpdateActivity | DeleteActivity | RestoreActivity, activity: Activity
+) -> None:
     expected = command.expected_versions
     if expected is not None and activity.version not in expected:
         raise VersionConflict(
             f"The activity is at version {activity.version}, not at the expected one.",
             path=("expectedVersion",),
-            current=activity,
+            current=activity if activity.deleted_at is None else None,
         )
 
 
@@ -128,7 +201,7 @@ def _updated_metadata(
     return metadata
 
 
-def _holds_same(one: Activity | Original, other: Activity | Original) -> bool:
+def _holds_same(one: Activity | Content, other: Activity | Content) -> bool:
     return (
         one.message == other.message
         and one.is_private == other.is_private
@@ -137,18 +210,30 @@ def _holds_same(one: Activity | Original, other: Activity | Original) -> bool:
 
 
 def _changed(
-    state: State, before: Activity, after: Activity, viewer: Viewer, now: datetime
+    state: State,
+    before: Activity,
+    after: Activity,
+    viewer: Viewer,
+    now: datetime,
+    reason: str | None = None,
 ) -> Outcome:
     after = replace(
         after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
     )
     change = Change(
-        change_type=ChangeType.REMOVED if after.deleted_at else ChangeType.UPDATED,
+        change_type=_change_type(before, after),
         ticket=_ticket_after(state, state.tickets[before.ticket_id], after),
         activity=after,
-        was_private=before.is_private,
+        was_private=None if before.deleted_at else before.is_private,
+        reason=reason,
     )
     return _outcome(change)
+
+
+def _change_type(before: Activity, after: Activity) -> ChangeType:
+    if after.deleted_at:
+        return ChangeType.REMOVED
+    return ChangeType.ADDED if before.deleted_at else ChangeType.UPDATED
 
 
 def _create_activity(
@@ -194,15 +279,17 @@ def _new_activity(command: CreateActivity, viewer: Viewer, now: datetime) -> Act
 def _retried(state: State, created: Activity) -> Outcome:
     """Return the outcome of a creation under an id in use. Raise IdTaken unless it is a retry."""
     existing = state.activities.get(created.key)
-    original = state.originals.get(created.key)
+    original = state.versions.get((created.key, 1))
     if existing and original and _is_same_creation(existing, original, created):
         return Outcome(state.tickets[existing.ticket_id], existing, None)
     raise IdTaken("The id is in use with other content.", path=("id",))
 
 
-def _is_same_creation(existing: Activity, original: Original, created: Activity) -> bool:
+def _is_same_creation(existing: Activity, original: Content, created: Activity) -> bool:
+    """Return whether a creation is a retry. What a redacted entry held is not known any more."""
     return (
         existing.deleted_at is None
+        and existing.redacted_version is None
         and _fixed_part(existing) == _fixed_part(created)
         and _holds_same(original, created)
     )

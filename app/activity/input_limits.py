@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from app.errors import InvalidInput
 from app.json_text import encode_json
 from app.numerals import WrittenFloat, is_rounded
 
 _PLACE_LENGTH = 120
+
+MAX_REASON_LENGTH: Final = 1000
 
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
@@ -37,6 +39,19 @@ def check_message(message: object, limits: InputLimits) -> None:
         )
     if fault := fault_in_text(message):
         raise InvalidInput(f"message {fault}.", path=("message",))
+
+
+def check_reason(reason: str) -> None:
+    """Raise InvalidInput for the reason of a redaction that is blank, too long or not storable."""
+    if not reason.strip():
+        raise InvalidInput("reason must not be blank.", path=("reason",))
+    if len(reason) > MAX_REASON_LENGTH:
+        raise InvalidInput(
+            f"reason has {len(reason)} characters; the limit is {MAX_REASON_LENGTH}.",
+            path=("reason",),
+        )
+    if fault := fault_in_text(reason):
+        raise InvalidInput(f"reason {fault}.", path=("reason",))
 
 
 def check_json_object(value: object, limits: InputLimits, name: str) -> None:

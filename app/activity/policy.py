@@ -4,7 +4,7 @@ from dataclasses import replace
 from enum import StrEnum
 from uuid import UUID
 
-from app.activity.state import AUTHORED_TYPES, Activity, ActivityType, Revision
+from app.activity.state import AUTHORED_TYPES, Activity, ActivityType, Redaction, Revision
 from app.auth import Scope, Viewer
 from app.errors import Forbidden, NotFound
 
@@ -27,8 +27,7 @@ _EXPLANATIONS = {
 def require_read(viewer: Viewer) -> None:
     """Raise Forbidden unless the viewer has `activity:read`. Every use case calls this."""
     if Scope.READ not in viewer.scopes:
-        reason = CannotUpdateReason.MISSING_SCOPE
-        raise Forbidden(f"{reason}: the token lacks the scope {Scope.READ}.", reasons=[reason])
+        raise _missing(Scope.READ)
 
 
 def sees_all_private(viewer: Viewer) -> bool:
@@ -59,9 +58,21 @@ def revision_as_seen(viewer: Viewer, activity: Activity, revision: Revision) -> 
     What the entry held while it was private stays private when the entry is made public: the
     number, the time and the actor are shown, the content is not.
     """
+    if revision.version < (activity.redacted_version or 0):
+        return replace(revision, is_redacted=True)
     if sees_entry(viewer, activity.actor_id, revision.is_private):
         return revision
     return replace(revision, message=None, metadata={}, is_withheld=True)
+
+
+def redaction_as_seen(viewer: Viewer, activity: Activity, redaction: Redaction) -> Redaction:
+    """Return the redaction of an entry that the viewer sees now.
+
+    The reason is withheld where the entry was private at that time, as the content would be.
+    """
+    if sees_entry(viewer, activity.actor_id, redaction.is_private):
+        return redaction
+    return replace(redaction, reason=None)
 
 
 def require_visible(
@@ -70,7 +81,62 @@ def require_visible(
     """Return the activity if it is on that ticket and the viewer sees it; raise NotFound if not."""
     if activity and activity.ticket_id == ticket_id and can_see(viewer, activity):
         return activity
-    raise NotFound(
+    raise _not_found(ticket_id, activity_id)
+
+
+def require_redact(
+    viewer: Viewer, ticket_id: UUID, activity_id: UUID, activity: Activity | None
+) -> Activity:
+    """Return the activity, also a deleted one. Raise NotFound or Forbidden.
+
+    For those who may not redact, a deleted entry does not exist.
+    """
+    if Scope.MODERATE in viewer.scopes:
+        return _require_seen(viewer, ticket_id, activity_id, activity)
+    require_visible(viewer, ticket_id, activity_id, activity)
+    raise _missing(Scope.MODERATE, "activityId")
+
+
+def require_restore(
+    viewer: Viewer, ticket_id: UUID, activity_id: UUID, activity: Activity | None
+) -> Activity:
+    """Return the activity, also a deleted one. Raise NotFound or Forbidden.
+
+    An author may undo their own deletion, and a moderator any. For all others a deleted entry does
+    not exist.
+    """
+    if activity is None or activity.deleted_at is None:
+        activity = require_visible(viewer, ticket_id, activity_id, activity)
+        require_update(viewer, activity)
+        return activity
+    activity = _require_seen(viewer, ticket_id, activity_id, activity)
+    is_own = activity.updated_by_id == viewer.actor_id or Scope.MODERATE in viewer.scopes
+    if not is_own or cannot_update_reasons(viewer, activity):
+        raise _not_found(ticket_id, activity_id)
+    return activity
+
+
+def require_content_seen(viewer: Viewer, activity: Activity, *, was_private: bool) -> None:
+    """Raise Forbidden where a version of an entry that the viewer sees now is withheld."""
+    if not sees_entry(viewer, activity.actor_id, was_private):
+        raise _missing(Scope.PRIVATE, "toVersion")
+
+
+def _require_seen(
+    viewer: Viewer, ticket_id: UUID, activity_id: UUID, activity: Activity | None
+) -> Activity:
+    """As `require_visible`, but a deleted entry is found by those who would see it otherwise."""
+    if (
+        activity
+        and activity.ticket_id == ticket_id
+        and sees_entry(viewer, activity.actor_id, activity.is_private)
+    ):
+        return activity
+    raise _not_found(ticket_id, activity_id)
+
+
+def _not_found(ticket_id: UUID, activity_id: UUID) -> NotFound:
+    return NotFound(
         f"There is no activity {activity_id} on the ticket {ticket_id}.", path=("activityId",)
     )
 
@@ -104,6 +170,11 @@ def require_create(viewer: Viewer, activity_type: ActivityType) -> None:
 
 def require_create_ticket(viewer: Viewer) -> None:
     require_create(viewer, ActivityType.COMMENT)
+
+
+def _missing(scope: Scope, *path: str) -> Forbidden:
+    reason = CannotUpdateReason.MISSING_SCOPE
+    return Forbidden(f"{reason}: the token lacks the scope {scope}.", reasons=[reason], path=path)
 
 
 def _forbidden(reasons: list[CannotUpdateReason], *path: str) -> Forbidden:

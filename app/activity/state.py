@@ -30,6 +30,9 @@ FACT_TYPES: Final = frozenset(
 )
 """Types that state facts of the ticket, which everybody sees: they cannot be private."""
 
+MERGE_TYPES: Final = frozenset({ActivityType.MERGED_INTO, ActivityType.MERGED_FROM})
+"""Types whose metadata names another ticket as `ticketId`."""
+
 
 class ChangeType(StrEnum):
     ADDED = "added"
@@ -60,7 +63,11 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """One entry of a ticket's timeline. `version` counts its changes, from 1."""
+    """One entry of a ticket's timeline. `version` counts its changes, from 1.
+
+    `redacted_version` is the version that the last redaction made. What the versions before it held
+    is stored nowhere any more.
+    """
 
     ticket_id: UUID
     id: UUID
@@ -75,6 +82,7 @@ class Activity:
     updated_at: datetime
     updated_by_id: UUID | None
     deleted_at: datetime | None = None
+    redacted_version: int | None = None
 
     @property
     def key(self) -> "Key":
@@ -102,13 +110,15 @@ class Change:
     """One change of one activity. It becomes its new row, a row of the history and a feed event.
 
     `ticket` is the ticket after the change, so `ticket.last_seq` is the position of the change in
-    the ticket's history. `was_private` is None where there was nothing before.
+    the ticket's history. `was_private` is None where nothing was listed before: the entry is new or
+    was deleted. `reason` is that of a redaction.
     """
 
     change_type: ChangeType
     ticket: Ticket
     activity: Activity
     was_private: bool | None
+    reason: str | None = None
 
     @property
     def seq(self) -> int:
@@ -119,9 +129,17 @@ class Change:
         return self.seq == 1
 
     @property
+    def creates_activity(self) -> bool:
+        return self.activity.version == 1
+
+    @property
+    def is_redaction(self) -> bool:
+        return self.activity.redacted_version == self.activity.version
+
+    @property
     def new_ids(self) -> set[UUID]:
         """The ids that are in use from this change on."""
-        if self.change_type is not ChangeType.ADDED:
+        if not self.creates_activity:
             return set()
         return {self.activity.id} | ({self.ticket.id} if self.creates_ticket else set())
 
@@ -130,7 +148,8 @@ class Change:
 class Revision:
     """One version of an activity, from the history.
 
-    `is_withheld` is set where the content was private and is not shown to the viewer.
+    `is_withheld` is set where the content was private and is not shown to the viewer. `is_redacted`
+    is set where it was removed for good.
     """
 
     activity_id: UUID
@@ -142,11 +161,24 @@ class Revision:
     metadata: JSONObject
     is_private: bool
     is_withheld: bool = False
+    is_redacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Original:
-    """An activity as it was created. A creation with the same values is a retry."""
+class Redaction:
+    """The change that removed what an activity held, and why. `reason` is None if withheld."""
+
+    activity_id: UUID
+    version: int
+    changed_at: datetime
+    changed_by_id: UUID | None
+    is_private: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a version of an activity held."""
 
     message: str | None
     metadata: JSONObject
@@ -156,19 +188,23 @@ class Original:
 Key = tuple[UUID, UUID]
 """What identifies an activity: the id of its ticket, then its own."""
 
+VersionKey = tuple[Key, int]
+
 
 @dataclass(slots=True)
 class State:
     """The rows that the commands of one unit of work need, as read inside its transaction.
 
     `ids_in_use` are those of the ids named for creation that a ticket or an entry already has.
+    `versions` are earlier versions that a command may need: a creation under an id in use is
+    compared with the first one, a restoration brings one back.
     `merges` are the merged_into entries that stand, by ticket and id, for the tickets where a
     command may change them.
     """
 
     tickets: dict[UUID, Ticket]
     activities: dict[Key, Activity]
-    originals: dict[Key, Original]
+    versions: dict[VersionKey, Content]
     ids_in_use: set[UUID]
     merges: dict[UUID, dict[UUID, Merge]]
 
@@ -188,13 +224,13 @@ class State:
         would overwrite a row.
         """
         activity = change.activity
-        if change.change_type is ChangeType.ADDED:
+        if change.creates_activity:
             if not self.ids_in_use.isdisjoint(change.new_ids):
                 raise ValueError("a decision created what exists already")
             self.ids_in_use |= change.new_ids
-            self.originals[activity.key] = Original(
-                activity.message, activity.metadata, activity.is_private
-            )
+        self.versions[activity.key, activity.version] = Content(
+            activity.message, activity.metadata, activity.is_private
+        )
         if activity.activity_type is ActivityType.MERGED_INTO:
             self.merges[activity.ticket_id] = self.merges_after(activity, change.seq)
         self.tickets[change.ticket.id] = change.ticket

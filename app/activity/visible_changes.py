@@ -1,7 +1,7 @@
 """Turns the recorded changes of a ticket into those that one viewer may see."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.activity.listing import Filter
 from app.activity.policy import can_see, sees_entry
@@ -13,8 +13,8 @@ from app.auth import Viewer
 class RecordedChange:
     """A change from the history. `activity` is the entry after the change.
 
-    `before` is the entry before the change, None for a creation; of its content only what the
-    policy and filters need is set. `is_private_now` is None if the entry is deleted by now.
+    `before` is the entry before the change, None where it was not listed; of its content only what
+    the policy and filters need is set. `is_private_now` is None if the entry is deleted by now.
     `characters` is the length of all its texts.
     """
 
@@ -24,6 +24,14 @@ class RecordedChange:
     before: Activity | None
     is_private_now: bool | None
     characters: int
+
+    @property
+    def is_redaction(self) -> bool:
+        return self.activity.redacted_version == self.activity.version
+
+    @property
+    def is_message_before_erased(self) -> bool:
+        return self.activity.version <= (self.activity.redacted_version or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ def as_seen(
 
     The content of an entry is shown only to those who see the entry now. If it was deleted or made
     private since, they learn that it is gone, and nothing else. They learn it whatever their
-    filter: whether the entry passed it would reveal its content.
+    filter: whether the entry passed it would reveal its content. Where a redaction has removed what
+    the entry said before, it is taken to have passed the text of the filter.
     """
     now = {change.activity.id: change.is_private_now for change in changes}
     for change in changes:
@@ -63,9 +72,15 @@ def as_seen(
         if before and not after:
             yield SeenChange(change.seq, ChangeType.REMOVED, change, None)
         elif after and _sees(viewer, after, now[after.id]):
-            was_listed = before is not None and wanted.passes(before)
+            was_listed = before is not None and _passed(wanted, change, before)
             if change_type := _change_of_list(was_listed, wanted.passes(after)):
                 yield SeenChange(change.seq, change_type, change, after)
+
+
+def _passed(wanted: Filter, change: RecordedChange, before: Activity) -> bool:
+    if change.is_message_before_erased:
+        wanted = replace(wanted, text=None)
+    return wanted.passes(before)
 
 
 def _change_of_list(was_listed: bool, is_listed: bool) -> ChangeType | None:

@@ -15,7 +15,7 @@ from strawberry.dataloader import DataLoader
 
 from app.activity.commands import Command
 from app.activity.decide import Outcome
-from app.activity.state import Activity, Revision, Ticket
+from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.auth import Viewer
 from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError
 from app.store.loads import Batch, K, Snapshot, V
@@ -52,6 +52,7 @@ class Context:
         self._view: View | None = None
         self._written: Outcome | None = None
         self._revisions: dict[tuple[int, int], DataLoader[Activity, list[Revision]]] = {}
+        self._redactions: DataLoader[Activity, Redaction | None] | None = None
 
     @property
     def view(self) -> View:
@@ -66,6 +67,14 @@ class Context:
             load = partial(self.view.load_revisions, after=after, size=size)
             self._revisions[after, size] = DataLoader(load, cache_key_fn=_version_key)
         return self._revisions[after, size]
+
+    @property
+    def redactions(self) -> "DataLoader[Activity, Redaction | None]":
+        """Return the loader of the redactions of all entries that ask for theirs."""
+        if self._redactions is None:
+            load = self.view.load_redactions
+            self._redactions = DataLoader(load, cache_key_fn=_version_key)
+        return self._redactions
 
     async def load_ticket(self, id_: UUID) -> Ticket | None:
         """Return the ticket; the one that a mutation wrote needs no read."""

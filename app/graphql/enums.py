@@ -78,7 +78,8 @@ _describe(
     "Why the viewer may not update or delete an entry.",
     {
         CannotUpdateReason.MISSING_SCOPE: (
-            "The token lacks `activity:write`, or `activity:read`, which everything needs."
+            "The token lacks a scope, which the message names: `activity:read`, which everything "
+            "needs, `activity:write`, or the one that the mutation needs."
         ),
         CannotUpdateReason.NOT_AUTHOR: (
             "The entry is somebody else's; that needs the scope `activity:moderate`."
@@ -107,7 +108,7 @@ _describe(
     ChangeType,
     "What happened to an entry.",
     {
-        ChangeType.ADDED: "It was created, or became visible.",
+        ChangeType.ADDED: "It was created, became visible, or was restored after a deletion.",
         ChangeType.UPDATED: "Its message, metadata or privacy changed.",
         ChangeType.REMOVED: "It was deleted, or became invisible.",
     },

@@ -7,7 +7,15 @@ from uuid import UUID
 import strawberry
 from strawberry.types.unset import UnsetType
 
-from app.activity.commands import CreateActivity, CreateTicket, DeleteActivity, UpdateActivity
+from app.activity.commands import (
+    CreateActivity,
+    CreateTicket,
+    DeleteActivity,
+    RedactActivity,
+    RestoreActivity,
+    UpdateActivity,
+)
+from app.activity.input_limits import MAX_REASON_LENGTH
 from app.activity.state import ABSENT, AbsentType
 from app.activity.values import generate_uuid7, parse_uuid
 from app.errors import InvalidInput
@@ -157,6 +165,57 @@ class DeleteTicketActivityInput:
         return DeleteActivity(
             ticket_id=parse_uuid(self.ticket_id, "ticketId"),
             activity_id=parse_uuid(self.activity_id, "activityId"),
+            expected_versions=_expected_versions(self.expected_version),
+        )
+
+
+@strawberry.input(description="What `redactTicketActivity` takes.")
+class RedactTicketActivityInput:
+    ticket_id: strawberry.ID = strawberry.field(description="The ticket the entry belongs to.")
+    activity_id: strawberry.ID = strawberry.field(
+        description="The entry to redact. It may be deleted."
+    )
+    reason: str = strawberry.field(
+        description=(
+            f"Why, for everybody who sees the entry: 1 to {MAX_REASON_LENGTH} characters. Do not "
+            "repeat what is redacted."
+        )
+    )
+
+    def command(self, now: datetime) -> RedactActivity:  # noqa: ARG002
+        return RedactActivity(
+            ticket_id=parse_uuid(self.ticket_id, "ticketId"),
+            activity_id=parse_uuid(self.activity_id, "activityId"),
+            reason=self.reason,
+        )
+
+
+@strawberry.input(description="What `restoreTicketActivity` takes.")
+class RestoreTicketActivityInput:
+    ticket_id: strawberry.ID = strawberry.field(description="The ticket the entry belongs to.")
+    activity_id: strawberry.ID = strawberry.field(
+        description="The entry to restore. It may be deleted."
+    )
+    to_version: int = strawberry.field(
+        description=(
+            "The version to bring back, with its message, metadata and privacy. `INVALID_INPUT` "
+            "where there is none or a redaction removed it, `FORBIDDEN` where it is withheld from "
+            "the viewer."
+        )
+    )
+    expected_version: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "Restore only if the entry is at this version; otherwise `VERSION_CONFLICT`. Left out: "
+            "whatever the version. Null is `INVALID_INPUT`."
+        ),
+    )
+
+    def command(self, now: datetime) -> RestoreActivity:  # noqa: ARG002
+        return RestoreActivity(
+            ticket_id=parse_uuid(self.ticket_id, "ticketId"),
+            activity_id=parse_uuid(self.activity_id, "activityId"),
+            to_version=self.to_version,
             expected_versions=_expected_versions(self.expected_version),
         )
 

@@ -15,6 +15,8 @@ from app.graphql.inputs import (
     CreateTicketActivityInput,
     CreateTicketInput,
     DeleteTicketActivityInput,
+    RedactTicketActivityInput,
+    RestoreTicketActivityInput,
     UpdateTicketActivityInput,
 )
 from app.graphql.types import EdgeOrder, Ticket, TicketActivity, TicketActivityEdge
@@ -103,6 +105,39 @@ class DeleteTicketActivityPayload:
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
 
 
+@strawberry.type(description="What `redactTicketActivity` answers.")
+class RedactTicketActivityPayload:
+    ticket_activity: TicketActivity | None = strawberry.field(
+        description=(
+            "The entry without message and metadata; null if it is deleted, or the mutation failed."
+        )
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+    @strawberry.field(
+        description="`ticketActivity` with its place in a list; null where that is null."
+    )
+    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
+        return TicketActivityEdge.of(self.ticket_activity, order_by)
+
+
+@strawberry.type(description="What `restoreTicketActivity` answers.")
+class RestoreTicketActivityPayload:
+    ticket_activity: TicketActivity | None = strawberry.field(
+        description=(
+            "The entry after it was restored. On `VERSION_CONFLICT` the entry as it is now, null "
+            "if it is deleted; null if the mutation failed otherwise."
+        )
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+    @strawberry.field(
+        description="`ticketActivity` with its place in a list; null where that is null."
+    )
+    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
+        return TicketActivityEdge.of(self.ticket_activity, order_by)
+
+
 @strawberry.type(
     description=(
         "What can be written. Expected failures are data, in `userErrors`; whatever is answered "
@@ -173,6 +208,48 @@ class Mutation:
             deleted_ticket_activity_id=activity.id if activity and not result.errors else None,
             ticket_activity=activity if result.errors else None,
             user_errors=result.errors,
+        )
+
+    @strawberry.field(
+        description=(
+            "Remove the message and the metadata of an entry, and of all its revisions, for good: "
+            "nothing brings them back. The entry stays, with a mark that says when, by whom and "
+            "why; of a merge entry `metadata.ticketId` stays too. One that holds nothing new since "
+            "it was redacted is left as it is. Needs the scope `activity:moderate`."
+        )
+    )
+    async def redact_ticket_activity(
+        self,
+        info: MutationInfo,
+        input: Annotated[
+            RedactTicketActivityInput, strawberry.argument(description="Which entry, and why.")
+        ],
+    ) -> RedactTicketActivityPayload:
+        result = await _submit(info, input)
+        activity = result.activity
+        is_listed = activity is not None and activity.activity.deleted_at is None
+        return RedactTicketActivityPayload(
+            ticket_activity=activity if is_listed else None, user_errors=result.errors
+        )
+
+    @strawberry.field(
+        description=(
+            "Bring back an earlier version of an entry, or a deleted entry, as a new version. Who "
+            "may update an entry may restore it; a deleted one the author who deleted it, or the "
+            "scope `activity:moderate`. Merge entries are not restored."
+        )
+    )
+    async def restore_ticket_activity(
+        self,
+        info: MutationInfo,
+        input: Annotated[
+            RestoreTicketActivityInput,
+            strawberry.argument(description="Which entry, and which of its versions."),
+        ],
+    ) -> RestoreTicketActivityPayload:
+        result = await _submit(info, input)
+        return RestoreTicketActivityPayload(
+            ticket_activity=result.activity, user_errors=result.errors
         )
 
 

@@ -8,7 +8,7 @@ import strawberry
 
 from app.activity.cursors import make_revision_cursor, parse_revision_cursor
 from app.activity.page_arguments import parse_size
-from app.activity.state import Activity, Revision
+from app.activity.state import Activity, Redaction, Revision
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
 from app.graphql.page_info import PageInfo, constant
@@ -41,6 +41,12 @@ class TicketActivityRevision:
             "the viewer is neither the author nor has the scope `activity:private`."
         )
     )
+    is_redacted: bool = strawberry.field(
+        description=(
+            "Whether `message` and `metadata` of this version were removed by a later redaction. "
+            "They are stored nowhere any more."
+        )
+    )
 
     @classmethod
     def of(cls, revision: Revision) -> "TicketActivityRevision":
@@ -54,6 +60,40 @@ class TicketActivityRevision:
             metadata=JSONObject(revision.metadata),
             is_private=revision.is_private,
             is_withheld=revision.is_withheld,
+            is_redacted=revision.is_redacted,
+        )
+
+
+@strawberry.type(
+    description=(
+        "The mark that a redaction leaves: what the entry held up to then was removed for good."
+    )
+)
+class TicketActivityRedaction:
+    version: int = strawberry.field(
+        description="The version that the redaction made. Those before it cannot come back."
+    )
+    redacted_at: datetime = strawberry.field(description="When it was made.")
+    redacted_by_id: UUID | None = strawberry.field(
+        description="Who made it; null where no actor did."
+    )
+    reason: str | None = strawberry.field(
+        description=(
+            "Why, as `redactTicketActivity` was told; null where it is withheld, because the entry "
+            "was private then and the viewer is neither the author nor has the scope "
+            "`activity:private`."
+        )
+    )
+
+    @classmethod
+    def of(cls, redaction: Redaction | None) -> "TicketActivityRedaction | None":
+        if redaction is None:
+            return None
+        return cls(
+            version=redaction.version,
+            redacted_at=redaction.changed_at,
+            redacted_by_id=redaction.changed_by_id,
+            reason=redaction.reason,
         )
 
 

@@ -34,12 +34,14 @@ class TicketActivityChangesPayload:
         """Return the key of `graphql_server.events.Payload`: events of one key may be shared.
 
         A filter affects whether there is an event, and its change type, but nothing else in it.
+        A redaction changes the events before it.
 
         The key of the first event is unique: subscribers with one cursor would learn that nothing
         happened in between, not even a private change.
         """
         if isinstance(self.event, SeenChange):
-            return self.ticket_id, self.event.seq, self.event.change_type
+            redacted_version = self.event.recorded.activity.redacted_version
+            return self.ticket_id, self.event.seq, self.event.change_type, redacted_version
         return self.event_id
 
     @cached_property

@@ -29,7 +29,11 @@ from app.graphql.enums import ActivityType, CannotUpdateReason, Scope
 from app.graphql.filters import TicketActivityFilter, TicketActivityOrder
 from app.graphql.limit_descriptions import MESSAGE_LIMIT, METADATA_LIMIT
 from app.graphql.page_info import PageInfo, constant
-from app.graphql.revisions import TicketActivityRevisionConnection, load_revision_connection
+from app.graphql.revisions import (
+    TicketActivityRedaction,
+    TicketActivityRevisionConnection,
+    load_revision_connection,
+)
 from app.graphql.scalars import JSONObject
 
 EdgeOrder: TypeAlias = Annotated[
@@ -242,6 +246,17 @@ class TicketActivity(Node):
     @strawberry.field(description="The ticket the entry belongs to.")
     async def ticket(self, info: Info) -> Ticket:
         return await load_ticket(info, self.activity.ticket_id)
+
+    @strawberry.field(
+        description=(
+            "When, by whom and why the entry was last redacted: its message and metadata were "
+            "removed, from all its revisions too. Null where it was not."
+        )
+    )
+    async def redaction(self, info: Info) -> TicketActivityRedaction | None:
+        if self.activity.redacted_version is None:
+            return None
+        return TicketActivityRedaction.of(await info.context.redactions.load(self.activity))
 
     @strawberry.field(
         description=(

@@ -9,16 +9,17 @@ from uuid import UUID
 from sqlalchemy import bindparam, insert, literal_column, update
 from sqlmodel import Session, select
 
-from app.activity.commands import Command, CreateActivity, UpdateActivity
+from app.activity.commands import Command, CreateActivity, RestoreActivity, UpdateActivity
 from app.activity.state import (
     Activity,
     ActivityType,
     Change,
+    Content,
     Key,
     Merge,
-    Original,
     State,
     Ticket,
+    VersionKey,
     merge_target,
 )
 from app.store import rows
@@ -37,11 +38,14 @@ _SELECT_IDS_IN_USE = select(rows.NODE.c.id).where(is_among(rows.NODE.c.id, "ids"
 _SELECT_ACTIVITIES = select(*rows.ACTIVITY_COLUMNS).where(
     are_among(rows.ACTIVITY.c.ticket_id, rows.ACTIVITY.c.id, "keys")
 )
-_SELECT_ORIGINALS = select(
-    rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id, *rows.ORIGINAL_COLUMNS
+_SELECT_VERSIONS = select(
+    rows.CHANGE.c.ticket_id,
+    rows.CHANGE.c.activity_id,
+    rows.CHANGE.c.version,
+    *rows.CONTENT_COLUMNS,
 ).where(
     are_among(rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id, "keys"),
-    rows.CHANGE.c.version == 1,
+    is_among(rows.CHANGE.c.version, "versions"),
 )
 # All columns of this alias are in the index `ix_ticket_activity_merge`. With any other column,
 # SQLite's planner prefers the primary key and reads the whole timeline.
@@ -81,6 +85,15 @@ _UPDATE_ACTIVITY = update(rows.ACTIVITY).where(
 _INSERT_TICKET, _INSERT_ACTIVITY = insert(rows.TICKET), insert(rows.ACTIVITY)
 _INSERT_NODE = insert(rows.NODE)
 _INSERT_CHANGE = insert(rows.CHANGE)
+_ERASE_VERSIONS = (
+    update(rows.CHANGE)
+    .where(
+        rows.CHANGE.c.ticket_id == bindparam("key_ticket_id"),
+        rows.CHANGE.c.activity_id == bindparam("key_activity_id"),
+        rows.CHANGE.c.version < bindparam("key_version"),
+    )
+    .values(message=None, metadata={}, reason=None)
+)
 
 
 def load_state(session: Session, commands: Sequence[Command]) -> State:
@@ -95,7 +108,7 @@ def load_state(session: Session, commands: Sequence[Command]) -> State:
     state = State(
         tickets={row.id: Ticket(*row) for row in tickets},
         activities={activity.key: activity for activity in activities},
-        originals=_load_originals(session, activities, in_use),
+        versions=_load_versions(session, activities, in_use, commands),
         ids_in_use=in_use,
         merges={},
     )
@@ -145,15 +158,24 @@ def _load_ids_in_use(session: Session, new_ids: set[UUID]) -> set[UUID]:
     return set(session.exec(_SELECT_IDS_IN_USE, params={"ids": list(new_ids)}))
 
 
-def _load_originals(
-    session: Session, activities: Sequence[Activity], in_use: set[UUID]
-) -> dict[Key, Original]:
-    """Return the first versions of activities that a command would create again: seldom any."""
-    retried = [activity.key for activity in activities if activity.id in in_use]
-    if not retried:
+def _load_versions(
+    session: Session,
+    activities: Sequence[Activity],
+    in_use: set[UUID],
+    commands: Sequence[Command],
+) -> dict[VersionKey, Content]:
+    """Return the first versions of activities that a command would create again, and the versions
+    that one would restore. There are seldom any.
+    """
+    restorations = [command for command in commands if isinstance(command, RestoreActivity)]
+    keys = {activity.key for activity in activities if activity.id in in_use}
+    keys |= {restoration.key for restoration in restorations}
+    if not keys:
         return {}
-    found = session.exec(_SELECT_ORIGINALS, params={"keys": retried})
-    return {(row[0], row[1]): Original(*row[2:]) for row in found}
+    versions = {1} | {restoration.to_version for restoration in restorations}
+    parameters = {"keys": list(keys), "versions": list(versions)}
+    found = session.exec(_SELECT_VERSIONS, params=parameters)
+    return {((row[0], row[1]), row[2]): Content(*row[3:]) for row in found}
 
 
 def store_changes(session: Session, changes: Sequence[Change]) -> None:
@@ -173,6 +195,7 @@ def store_changes(session: Session, changes: Sequence[Change]) -> None:
         (_INSERT_ACTIVITY, [rows.activity_row(a) for a in activities if a.id in new]),
         (_UPDATE_ACTIVITY, [rows.activity_update(a) for a in activities if a.id not in new]),
         (_INSERT_CHANGE, [rows.change_row(change) for change in changes]),
+        (_ERASE_VERSIONS, [rows.erasure(change) for change in changes if change.is_redaction]),
     ):
         if parameters:
             session.exec(statement, params=parameters)

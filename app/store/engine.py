@@ -75,6 +75,21 @@ class Database(Protocol):
     async def truncate_log(self) -> bool:
         """Truncate the write-ahead log. Return False if a reader prevented it."""
 
+    def mark_erasure(self, session: Session) -> None:
+        """From within `write`: note that texts are removed that no file may keep."""
+
+    async def erase(self) -> bool:
+        """Remove from the files what marked erasures left in them, as far as the engine can.
+
+        Return False if another connection prevented it: call it again.
+        """
+
+    async def compact(self) -> bool:
+        """Write the files anew, without what was deleted, however large they are.
+
+        Return False if another connection kept the write-ahead log from being truncated.
+        """
+
     async def close(self) -> None: ...
 
 

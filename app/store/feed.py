@@ -52,6 +52,9 @@ class _Topic:
         return [self.recent[index] for index in range(len(self.recent) - missing, len(self.recent))]
 
     def extend(self, changes: Sequence[RecordedChange]) -> None:
+        if any(change.is_redaction for change in changes):
+            self.recent.clear()  # it may hold what was redacted
+            self.characters = 0
         self.recent.extend(changes)
         self.characters += sum(change.characters for change in changes)
         while len(self.recent) > _RECENT or self.characters > _RECENT_CHARACTERS:

@@ -34,11 +34,11 @@ from app.activity.listing import (
     Window,
 )
 from app.activity.policy import sees_all_private
-from app.activity.state import ABSENT, Activity, ChangeType, Revision, Ticket
+from app.activity.state import ABSENT, Activity, ChangeType, Redaction, Revision, Ticket
 from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
 from app.store import rows
-from app.store.parameters import is_among
+from app.store.parameters import are_among, is_among
 
 _COLUMNS = rows.ACTIVITY.c
 _HISTORY = rows.CHANGE.c
@@ -92,6 +92,7 @@ _CHANGES = (
         _HISTORY.changed_at,
         _HISTORY.changed_by_id,
         case((_HISTORY.change_type == ChangeType.REMOVED, _HISTORY.changed_at)).label("deleted_at"),
+        _COLUMNS.redacted_version,
     )
     .join_from(
         rows.CHANGE,
@@ -107,6 +108,19 @@ _CHANGES = (
     .where(_HISTORY.ticket_id == bindparam("ticket_id"), _HISTORY.seq > bindparam("after"))
     .order_by(_HISTORY.seq)
     .limit(bindparam("size"))
+)
+
+
+_REDACTIONS = (
+    select(*rows.REDACTION_COLUMNS)
+    .join_from(
+        rows.ACTIVITY,
+        rows.CHANGE,
+        (_HISTORY.ticket_id == _COLUMNS.ticket_id)
+        & (_HISTORY.activity_id == _COLUMNS.id)
+        & (_HISTORY.version == _COLUMNS.redacted_version),
+    )
+    .where(are_among(_COLUMNS.ticket_id, _COLUMNS.id, "keys"))
 )
 
 
@@ -233,6 +247,13 @@ def load_revisions(
     for row in session.exec(statement):
         revisions[row[0]].append(Revision(*row))
     return [revisions[id_] for id_ in ids]
+
+
+def load_redactions(session: Session, activities: Sequence[Activity]) -> list[Redaction | None]:
+    """Return the last redaction of each activity, None where there was none."""
+    keys = [activity.key for activity in activities]
+    found = {row[0]: Redaction(*row) for row in session.exec(_REDACTIONS, params={"keys": keys})}
+    return [found.get(activity.id) for activity in activities]
 
 
 def _listed(

@@ -7,7 +7,7 @@ from sqlalchemy import Column, Table
 from sqlmodel import SQLModel
 
 from app import models
-from app.activity.state import Activity, Change, Original, Revision, Ticket
+from app.activity.state import Activity, Change, Content, Redaction, Revision, Ticket
 from app.auth import IssuedToken
 
 
@@ -33,8 +33,9 @@ def _columns(table: Table, value: type[Any]) -> tuple[Column[Any], ...]:
 
 TICKET_COLUMNS = _columns(TICKET, Ticket)
 ACTIVITY_COLUMNS = _columns(ACTIVITY, Activity)
-ORIGINAL_COLUMNS = _columns(CHANGE, Original)
+CONTENT_COLUMNS = _columns(CHANGE, Content)
 REVISION_COLUMNS = _columns(CHANGE, Revision)
+REDACTION_COLUMNS = _columns(CHANGE, Redaction)
 TOKEN_COLUMNS = _columns(TOKEN, IssuedToken)
 
 
@@ -75,6 +76,7 @@ def activity_update(activity: Activity) -> dict[str, Any]:
         "updated_at": activity.updated_at,
         "updated_by_id": activity.updated_by_id,
         "deleted_at": activity.deleted_at,
+        "redacted_version": activity.redacted_version,
     }
 
 
@@ -92,4 +94,14 @@ def change_row(change: Change) -> dict[str, Any]:
         "metadata": activity.metadata,
         "is_private": activity.is_private,
         "was_private": change.was_private,
+        "reason": change.reason,
+    }
+
+
+def erasure(redaction: Change) -> dict[str, Any]:
+    """Return the parameters that name the versions before a redaction."""
+    return {
+        "key_ticket_id": redaction.activity.ticket_id,
+        "key_activity_id": redaction.activity.id,
+        "key_version": redaction.activity.version,
     }

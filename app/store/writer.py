@@ -31,6 +31,9 @@ from app.store.tokens import record_token_uses
 
 _log = logging.getLogger(__name__)
 
+ERASE_SECONDS: Final = 0.2
+"""Time between two tries to remove redacted texts from the files, while readers prevent it."""
+
 IDLE_SECONDS: Final = 5
 """Time without a write after which the write-ahead log is truncated."""
 
@@ -68,6 +71,7 @@ class Writer:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_closing: bool = False
     _is_log_long: bool = False
+    _must_erase: bool = True  # an erasure of an earlier process may be incomplete
 
     @property
     def refusal(self) -> str | None:
@@ -106,6 +110,8 @@ class Writer:
         try:
             while await self._has_work():
                 await self._write(self._take())
+                if self._must_erase:
+                    await self._erase()
         finally:
             self._is_closing = True
             while self._queue:
@@ -118,15 +124,25 @@ class Writer:
         return bool(self._queue or self._token_uses)
 
     async def _wait(self) -> None:
-        """Wait for work. Truncate the write-ahead log when there is none for a while."""
-        while self._is_log_long:
+        """Wait for work. Tidy the files when there is none for a while."""
+        while self._is_log_long or self._must_erase:
+            seconds = ERASE_SECONDS if self._must_erase else self.idle_seconds
             try:
-                async with asyncio.timeout(self.idle_seconds):
+                async with asyncio.timeout(seconds):
                     await self._wake.wait()
-                return
             except TimeoutError:
-                await self._truncate_log()
+                await (self._erase() if self._must_erase else self._truncate_log())
+            else:
+                return
         await self._wake.wait()
+
+    async def _erase(self) -> None:
+        """Remove from the files what redactions left in them. Try again while others read."""
+        try:
+            self._must_erase = not await self.database.erase()
+        except Exception as error:
+            self._must_erase = False  # until the next redaction or start
+            _log.error("The files may still hold what was redacted.", exc_info=error)
 
     async def _truncate_log(self) -> None:
         try:
@@ -168,7 +184,9 @@ class Writer:
         else:
             for job, verdict in zip(jobs, verdicts, strict=True):
                 job.settle(verdict)
-            self.published({change.ticket.id for change in _changes(verdicts)})
+            changes = _changes(verdicts)
+            self._must_erase |= _has_redaction(changes)
+            self.published({change.ticket.id for change in changes})
 
     def _work(
         self, jobs: Sequence[_Job], uses: dict[str, datetime], session: Session
@@ -178,7 +196,10 @@ class Writer:
         if jobs:
             state = load_state(session, [job.command for job in jobs])
             verdicts = [self._decide(state, job) for job in jobs]
-            store_changes(session, _changes(verdicts))
+            changes = _changes(verdicts)
+            store_changes(session, changes)
+            if _has_redaction(changes):
+                self.database.mark_erasure(session)
         record_token_uses(session, uses)
         return verdicts
 
@@ -202,6 +223,10 @@ def _changes(verdicts: Sequence[Verdict]) -> list[Change]:
     return [
         verdict.change for verdict in verdicts if isinstance(verdict, Outcome) and verdict.change
     ]
+
+
+def _has_redaction(changes: Sequence[Change]) -> bool:
+    return any(change.is_redaction for change in changes)
 
 
 def _may_be_fault_of_one(error: Exception) -> bool:
