@@ -157,6 +157,8 @@ class TicketActivityChange(SQLModel, table=True):
     is_private: bool
     was_private: bool | None
     reason: str | None = Field(sa_type=Text)
+    recorded_at: datetime | None = Field(sa_type=UtcMilliseconds)
+    recorded_by_id: UUID | None
 
 
 class CursorKey(SQLModel, table=True):

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,12 +17,13 @@ from app.activity.commands import (
     CreateActivity,
     CreateTicket,
     DeleteActivity,
+    Past,
     RedactActivity,
     RestoreActivity,
     UpdateActivity,
 )
 from app.activity.decide import Outcome
-from app.activity.state import ActivityType
+from app.activity.state import ABSENT, ActivityType
 from app.auth import Scope, Viewer
 from app.errors import UserError
 from app.main import create_timeline, running
@@ -37,6 +39,8 @@ IDS = [*TICKETS, *OPENING_ENTRIES, UUID("0190a3f0-0000-7000-8000-00000000000f")]
 ids, ticket_ids = st.sampled_from(IDS), st.sampled_from(TICKETS)
 messages = st.sampled_from([None, "one", "two"])
 merged = st.builds(lambda id_: {"ticketId": str(id_)}, ticket_ids)
+times = st.none() | st.sampled_from([Clock.now - timedelta(days=days) for days in (-1, 0, 1, 400)])
+pasts = st.builds(Past, times, times, st.sampled_from([ABSENT, None, UUID(int=2)]))
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(CreateTicket, ticket_ids | ids, messages, st.just({})),
     st.builds(
@@ -59,6 +63,18 @@ commands: st.SearchStrategy[Command] = st.one_of(
         st.just(False),
         st.none(),
     ),
+    st.builds(
+        CreateActivity,
+        ticket_ids,
+        ids,
+        st.just(ActivityType.COMMENT),
+        messages,
+        st.just({}),
+        st.booleans(),
+        st.none(),
+        pasts,
+    ),
+    st.builds(CreateTicket, ticket_ids, messages, st.just({}), pasts),
     st.builds(UpdateActivity, ticket_ids | ids, ids, messages),
     st.builds(UpdateActivity, ticket_ids, ids, metadata=merged),
     st.builds(DeleteActivity, ticket_ids | ids, ids),

@@ -7,6 +7,8 @@ ABSENT stands for an argument not given, None for null.
 
 from collections.abc import Container
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 from uuid import UUID, uuid5
 
 from app.activity.input_limits import (
@@ -28,12 +30,39 @@ from app.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What an importer says of when an entry was made, and by whom: None and ABSENT if nothing.
+
+    `updated_at` is when it last changed before it was imported. An `actor_id` of None stands for an
+    entry that no actor made.
+    """
+
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    actor_id: UUID | AbsentType | None = ABSENT
+
+    @property
+    def first_given(self) -> str | None:
+        """The name of the first argument that is given, None if none is."""
+        if self.created_at is not None:
+            return "createdAt"
+        if self.updated_at is not None:
+            return "updatedAt"
+        return None if self.actor_id is ABSENT else "actorId"
+
+
+PRESENT: Final = Past()
+"""The past of an entry that is made now, by the viewer."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateTicket:
-    """`message` and `metadata` go into the ticket's `ticket_created` entry."""
+    """`message`, `metadata` and `past` go into the ticket's `ticket_created` entry."""
 
     ticket_id: UUID
     message: str | None
     metadata: JSONObject
+    past: Past = PRESENT
 
     @property
     def entry(self) -> "CreateActivity":
@@ -46,6 +75,7 @@ class CreateTicket:
             metadata=self.metadata,
             is_private=False,
             document_id=None,
+            past=self.past,
         )
 
     @property
@@ -67,7 +97,10 @@ class CreateTicket:
 
 @dataclass(frozen=True, slots=True)
 class CreateActivity:
-    """Adds an entry of the caller. MERGED_INTO names the other ticket in `metadata.ticketId`."""
+    """Adds an entry, of the caller unless `past` names another actor.
+
+    MERGED_INTO names the other ticket in `metadata.ticketId`.
+    """
 
     ticket_id: UUID
     activity_id: UUID
@@ -76,6 +109,7 @@ class CreateActivity:
     metadata: JSONObject
     is_private: bool
     document_id: UUID | None
+    past: Past = PRESENT
 
     @property
     def merge_target(self) -> UUID | None:

@@ -11,10 +11,12 @@ from typing import assert_never
 
 from app.activity import policy
 from app.activity.commands import (
+    PRESENT,
     Command,
     CreateActivity,
     CreateTicket,
     DeleteActivity,
+    Past,
     RedactActivity,
     RestoreActivity,
     UpdateActivity,
@@ -34,7 +36,7 @@ from app.activity.state import (
     Ticket,
     merge_target,
 )
-from app.activity.values import JSONObject, is_same_json
+from app.activity.values import JSONObject, format_datetime, is_same_json
 from app.auth import Viewer
 from app.errors import IdTaken, InvalidInput, NotFound, VersionConflict
 
@@ -222,7 +224,7 @@ def _changed(
     )
     change = Change(
         change_type=_change_type(before, after),
-        ticket=_ticket_after(state, state.tickets[before.ticket_id], after),
+        ticket=_ticket_after(state, state.tickets[before.ticket_id], after, now),
         activity=after,
         was_private=None if before.deleted_at else before.is_private,
         reason=reason,
@@ -245,42 +247,82 @@ def _create_activity(
         raise NotFound(f"There is no ticket {command.ticket_id}.", path=("ticketId",))
     created = _new_activity(command, viewer, now)
     if not state.ids_in_use.isdisjoint(command.new_ids):
-        return _retried(state, created)
+        return _retried(state, command, created, viewer)
     _require_merge_target(state, created)
-    return _added(state, ticket, created)
+    return _added(state, ticket, created, viewer, now)
 
 
 def _create_ticket(state: State, command: CreateTicket, viewer: Viewer, now: datetime) -> Outcome:
     policy.require_create_ticket(viewer)
     created = _new_activity(command.entry, viewer, now)
     if not state.ids_in_use.isdisjoint(command.new_ids):
-        return _retried(state, created)
-    ticket = Ticket(command.ticket_id, now, last_seq=0, last_changed_at=now, merged_into_id=None)
-    return _added(state, ticket, created)
+        return _retried(state, command.entry, created, viewer)
+    ticket = Ticket(
+        command.ticket_id,
+        created.created_at,
+        last_seq=0,
+        last_changed_at=now,
+        merged_into_id=None,
+    )
+    return _added(state, ticket, created, viewer, now)
 
 
 def _new_activity(command: CreateActivity, viewer: Viewer, now: datetime) -> Activity:
+    past = command.past
+    if past is not PRESENT:
+        policy.require_past(viewer, past.first_given)
+        _require_order(past, now)
+    created_at = past.created_at or now
+    actor_id = viewer.actor_id if past.actor_id is ABSENT else past.actor_id
     return Activity(
         ticket_id=command.ticket_id,
         id=command.activity_id,
         activity_type=command.activity_type,
         is_private=command.is_private,
-        created_at=now,
-        actor_id=viewer.actor_id,
+        created_at=created_at,
+        actor_id=actor_id,
         message=command.message,
         metadata=command.metadata,
         document_id=command.document_id,
         version=1,
-        updated_at=now,
-        updated_by_id=viewer.actor_id,
+        updated_at=past.updated_at or created_at,
+        updated_by_id=actor_id,
     )
 
 
-def _retried(state: State, created: Activity) -> Outcome:
-    """Return the outcome of a creation under an id in use. Raise IdTaken unless it is a retry."""
+def _require_order(past: Past, now: datetime) -> None:
+    """Raise InvalidInput unless an entry was created, then updated, then imported."""
+    created_at = past.created_at or now
+    updated_at = past.updated_at or created_at
+    for name, time in (("createdAt", created_at), ("updatedAt", updated_at)):
+        if time > now:
+            raise InvalidInput(
+                f"{name} is {format_datetime(time)}, which is in the future: "
+                f"it is {format_datetime(now)}.",
+                path=(name,),
+            )
+    if updated_at < created_at:
+        raise InvalidInput(
+            f"updatedAt is {format_datetime(updated_at)}, which is before createdAt, "
+            f"{format_datetime(created_at)}.",
+            path=("updatedAt",),
+        )
+
+
+def _retried(state: State, command: CreateActivity, created: Activity, viewer: Viewer) -> Outcome:
+    """Return the outcome of a creation under an id in use. Raise IdTaken unless it is a retry.
+
+    An importer may have made an entry that the viewer does not see by now.
+    """
     existing = state.activities.get(created.key)
     original = state.versions.get((created.key, 1))
-    if existing and original and _is_same_creation(existing, original, created):
+    if (
+        existing
+        and original
+        and policy.can_see(viewer, existing)
+        and command.past.created_at in (None, existing.created_at)
+        and _is_same_creation(existing, original, created)
+    ):
         return Outcome(state.tickets[existing.ticket_id], existing, None)
     raise IdTaken("The id is in use with other content.", path=("id",))
 
@@ -288,8 +330,7 @@ def _retried(state: State, created: Activity) -> Outcome:
 def _is_same_creation(existing: Activity, original: Content, created: Activity) -> bool:
     """Return whether a creation is a retry. What a redacted entry held is not known any more."""
     return (
-        existing.deleted_at is None
-        and existing.redacted_version is None
+        existing.redacted_version is None
         and _fixed_part(existing) == _fixed_part(created)
         and _holds_same(original, created)
     )
@@ -311,15 +352,25 @@ def _require_merge_target(state: State, activity: Activity) -> None:
         )
 
 
-def _added(state: State, ticket: Ticket, activity: Activity) -> Outcome:
-    ticket = _ticket_after(state, ticket, activity)
-    return _outcome(Change(ChangeType.ADDED, ticket, activity, was_private=None))
+def _added(
+    state: State, ticket: Ticket, activity: Activity, viewer: Viewer, now: datetime
+) -> Outcome:
+    is_own = activity.actor_id == viewer.actor_id
+    change = Change(
+        ChangeType.ADDED,
+        _ticket_after(state, ticket, activity, now),
+        activity,
+        was_private=None,
+        recorded_at=None if activity.updated_at == now else now,
+        recorded_by_id=None if is_own else viewer.actor_id,
+    )
+    return _outcome(change)
 
 
-def _ticket_after(state: State, ticket: Ticket, activity: Activity) -> Ticket:
+def _ticket_after(state: State, ticket: Ticket, activity: Activity, now: datetime) -> Ticket:
     """Return the ticket after a change; `activity` is the entry after it."""
     seq = ticket.last_seq + 1
-    ticket = replace(ticket, last_seq=seq, last_changed_at=activity.updated_at)
+    ticket = replace(ticket, last_seq=seq, last_changed_at=now)
     if activity.activity_type is not ActivityType.MERGED_INTO:
         return ticket
     standing = state.merges_after(activity, seq).values()

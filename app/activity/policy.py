@@ -168,6 +168,15 @@ def require_create(viewer: Viewer, activity_type: ActivityType) -> None:
         raise _forbidden([CannotUpdateReason.SYSTEM_ENTRY], "activityType")
 
 
+def require_past(viewer: Viewer, argument: str | None) -> None:
+    """Raise Forbidden unless the viewer may say when an entry was made, and by whom.
+
+    `argument` is the name of the first such argument, None if there is none.
+    """
+    if argument and Scope.MODERATE not in viewer.scopes:
+        raise _missing(Scope.MODERATE, argument)
+
+
 def require_create_ticket(viewer: Viewer) -> None:
     require_create(viewer, ActivityType.COMMENT)
 

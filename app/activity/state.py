@@ -111,7 +111,8 @@ class Change:
 
     `ticket` is the ticket after the change, so `ticket.last_seq` is the position of the change in
     the ticket's history. `was_private` is None where nothing was listed before: the entry is new or
-    was deleted. `reason` is that of a redaction.
+    was deleted. `reason` is that of a redaction. `recorded_at` and `recorded_by_id` say when and by
+    whom the change was really written, where that is not when and by whom it was made.
     """
 
     change_type: ChangeType
@@ -119,6 +120,8 @@ class Change:
     activity: Activity
     was_private: bool | None
     reason: str | None = None
+    recorded_at: datetime | None = None
+    recorded_by_id: UUID | None = None
 
     @property
     def seq(self) -> int:
@@ -149,7 +152,7 @@ class Revision:
     """One version of an activity, from the history.
 
     `is_withheld` is set where the content was private and is not shown to the viewer. `is_redacted`
-    is set where it was removed for good.
+    is set where it was removed for good. For the rest see Change.
     """
 
     activity_id: UUID
@@ -160,6 +163,8 @@ class Revision:
     message: str | None
     metadata: JSONObject
     is_private: bool
+    recorded_at: datetime | None
+    recorded_by_id: UUID | None
     is_withheld: bool = False
     is_redacted: bool = False
 

@@ -8,9 +8,11 @@ import strawberry
 from strawberry.types.unset import UnsetType
 
 from app.activity.commands import (
+    PRESENT,
     CreateActivity,
     CreateTicket,
     DeleteActivity,
+    Past,
     RedactActivity,
     RestoreActivity,
     UpdateActivity,
@@ -34,6 +36,18 @@ _MESSAGE = f"Its text; {MESSAGE_LIMIT}. Null or left out: none."
 _METADATA = f"Free data; {METADATA_LIMIT}."
 
 
+_CREATED_AT = (
+    "When it was created, for importers; not in the future. Needs the scope `activity:moderate`, "
+    "as `updatedAt` and `actorId` do. Left out: now. Null is `INVALID_INPUT`. The history keeps "
+    "when and by whom it was really written, as `recordedAt` and `recordedById`."
+)
+_UPDATED_AT = (
+    "When it last changed before it is imported: not before `createdAt`, not in the future. Left "
+    "out: `createdAt`. Null is `INVALID_INPUT`."
+)
+_ACTOR = "Its author, for importers. Left out: the viewer. Null: no actor made it."
+
+
 def _empty_object() -> JSONObject:
     return JSONObject({})
 
@@ -48,12 +62,20 @@ class CreateTicketInput:
         default_factory=_empty_object,
         description=f"The metadata of its `TICKET_CREATED` entry. {_METADATA}",
     )
+    created_at: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description=_CREATED_AT
+    )
+    updated_at: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description=_UPDATED_AT
+    )
+    actor_id: UUID | None = strawberry.field(default=strawberry.UNSET, description=_ACTOR)
 
     def command(self, now: datetime) -> CreateTicket:
         return CreateTicket(
             ticket_id=_client_id(self.id, now),
             message=self.message,
             metadata=self.metadata,
+            past=_past(self),
         )
 
 
@@ -83,6 +105,13 @@ class CreateTicketActivityInput:
         default=None,
         description="The uploaded document: required for `DOCUMENT_UPLOAD`, refused for others.",
     )
+    created_at: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description=_CREATED_AT
+    )
+    updated_at: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description=_UPDATED_AT
+    )
+    actor_id: UUID | None = strawberry.field(default=strawberry.UNSET, description=_ACTOR)
 
     def command(self, now: datetime) -> CreateActivity:
         return CreateActivity(
@@ -93,6 +122,7 @@ class CreateTicketActivityInput:
             metadata=self.metadata,
             is_private=self.is_private,
             document_id=self.document_id,
+            past=_past(self),
         )
 
 
@@ -229,6 +259,18 @@ def given(value: T | UnsetType | None, default: D, *path: str) -> T | D:
     if value is None:
         raise InvalidInput(f"{path[-1]} must not be null; leave it out instead.", path=path)
     return default if isinstance(value, UnsetType) else value
+
+
+def _past(given_: CreateTicketInput | CreateTicketActivityInput) -> Past:
+    """Return what an importer says of the past of an entry, which most creations do not."""
+    arguments = (given_.created_at, given_.updated_at, given_.actor_id)
+    if all(argument is strawberry.UNSET for argument in arguments):
+        return PRESENT
+    return Past(
+        created_at=given(given_.created_at, None, "createdAt"),
+        updated_at=given(given_.updated_at, None, "updatedAt"),
+        actor_id=absent(given_.actor_id),
+    )
 
 
 def _client_id(value: strawberry.ID | UnsetType | None, now: datetime) -> UUID:

@@ -28,6 +28,18 @@ class TicketActivityRevision:
     changed_by_id: UUID | None = strawberry.field(
         description="Who made it; null where no actor did."
     )
+    recorded_at: datetime = strawberry.field(
+        description=(
+            "When it was really written: later than `changedAt` where an importer gave the entry "
+            "a time of its own."
+        )
+    )
+    recorded_by_id: UUID | None = strawberry.field(
+        description=(
+            "Who wrote it: the importer where one gave the entry another actor, `changedById` "
+            "otherwise."
+        )
+    )
     message: str | None = strawberry.field(
         description="The text of this version; null where it had none or is withheld."
     )
@@ -56,6 +68,8 @@ class TicketActivityRevision:
             change_type=revision.change_type,
             changed_at=revision.changed_at,
             changed_by_id=revision.changed_by_id,
+            recorded_at=revision.recorded_at or revision.changed_at,
+            recorded_by_id=revision.recorded_by_id or revision.changed_by_id,
             message=revision.message,
             metadata=JSONObject(revision.metadata),
             is_private=revision.is_private,

@@ -237,7 +237,7 @@ class TicketActivity(Node):
             version=activity.version,
             updated_at=activity.updated_at,
             updated_by_id=activity.updated_by_id,
-            is_edited=activity.version > 1,
+            is_edited=activity.version > 1 or activity.updated_at > activity.created_at,
             viewer_can_update=not reasons,
             viewer_can_delete=not reasons,
             viewer_cannot_update_reasons=reasons,

@@ -95,6 +95,8 @@ def change_row(change: Change) -> dict[str, Any]:
         "is_private": activity.is_private,
         "was_private": change.was_private,
         "reason": change.reason,
+        "recorded_at": change.recorded_at,
+        "recorded_by_id": change.recorded_by_id,
     }
 
 
