@@ -61,20 +61,21 @@ def test_the_first_request_is_answered_as_shown(tmp_path: Path) -> None:
 
     with serve(tmp_path / "demo.db") as process:
         at_its_port = command.replace("http://127.0.0.1:8000", process.origin)
-        answer, again = (
+        another = at_its_port.replace("And another cable?", "And no cable?")
+        answer, again, conflict = (
             subprocess.run(  # noqa: S602
-                at_its_port,
+                sent,
                 shell=True,
                 check=True,
                 capture_output=True,
                 text=True,
                 env={"TOKEN": process.token},
             ).stdout
-            for _ in range(2)
+            for sent in (at_its_port, at_its_port, another)
         )
 
-    assert json.loads(answer) == json.loads(shown)
-    [error] = json.loads(again)["data"]["updateTicketActivity"]["userErrors"]
+    assert json.loads(answer) == json.loads(again) == json.loads(shown)
+    [error] = json.loads(conflict)["data"]["updateTicketActivity"]["userErrors"]
     assert error["code"] == "VERSION_CONFLICT"
 
 

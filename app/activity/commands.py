@@ -193,6 +193,25 @@ class UpdateActivity(_Existing):
     expected_versions: Container[int] | None = None
 
     @property
+    def gives_metadata(self) -> bool:
+        return not (self.metadata is self.metadata_patch is ABSENT)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it asks for no change at all."""
+        return self.message is self.is_private is ABSENT and not self.gives_metadata
+
+    def may_have_made(self, version: int) -> bool:
+        """Return whether it does not expect a version, but the one before."""
+        expected = self.expected_versions
+        return (
+            expected is not None
+            and version > 1
+            and version not in expected
+            and version - 1 in expected
+        )
+
+    @property
     def merge_target(self) -> UUID | None:
         """The ticket that the new metadata names, which matters if it is a merged_into entry."""
         given = self.metadata if isinstance(self.metadata, dict) else self.metadata_patch

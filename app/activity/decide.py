@@ -87,7 +87,9 @@ def _update_activity(
         viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
     )
     policy.require_update(viewer, activity)
-    _require_version(command, activity)
+    may_be_repeated = _may_be_repeated(state, command, activity, viewer)
+    if not may_be_repeated:
+        _require_version(command, activity)
     updated = replace(
         activity,
         message=activity.message if command.message is ABSENT else command.message,
@@ -99,20 +101,60 @@ def _update_activity(
     check_can_be_private(activity.activity_type, command.is_private)
     if _holds_same(activity, updated):
         return Outcome(state.tickets[activity.ticket_id], activity, None)
+    if may_be_repeated:
+        _require_version(command, activity)
     if updated.metadata is not activity.metadata:
         _require_merge_target(state, updated)
     return _changed(state, activity, updated, viewer, now)
 
 
+def _may_be_repeated(
+    state: State, command: UpdateActivity, activity: Activity, viewer: Viewer
+) -> bool:
+    """Return whether the update may be the one that made this version, sent again.
+
+    If the entry holds already what it asks for, it succeeds in spite of its `expected_versions`,
+    as RFC 9110 section 13.1.1 allows: its first answer may have been lost. But not if it is about
+    metadata, which programs use for counters and locks: two of them that share a token and write
+    the same value are not one that repeats itself, and the second must learn that it came late.
+    """
+    return (
+        command.may_have_made(activity.version)
+        and activity.updated_by_id == viewer.actor_id
+        and not command.is_empty
+        and (not command.gives_metadata or _kept_metadata(state, activity))
+    )
+
+
+def _kept_metadata(state: State, activity: Activity) -> bool:
+    """Return whether the change that made this version left the metadata as they were."""
+    before = state.versions.get((activity.key, activity.version - 1))
+    return before is not None and is_same_json(before.metadata, activity.metadata)
+
+
 def _delete_activity(
     state: State, command: DeleteActivity, viewer: Viewer, now: datetime
 ) -> Outcome:
+    found = state.activities.get(command.key)
+    if found and _has_deleted(viewer, found, command):
+        return Outcome(state.tickets[found.ticket_id], found, None)
     activity = policy.require_visible(
         viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
     )
     policy.require_update(viewer, activity)
     _require_version(command, activity)
     return _changed(state, activity, replace(activity, deleted_at=now), viewer, now)
+
+
+def _has_deleted(viewer: Viewer, activity: Activity, command: DeleteActivity) -> bool:
+    """Return whether the viewer has deleted the entry, and may be asking for that again."""
+    return (
+        activity.deleted_at is not None
+        and activity.updated_by_id == viewer.actor_id
+        and policy.sees_entry(viewer, activity.actor_id, activity.is_private)
+        and not policy.cannot_update_reasons(viewer, activity)
+        and (command.expected_versions is None or activity.version - 1 in command.expected_versions)
+    )
 
 
 def _redact_activity(

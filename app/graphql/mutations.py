@@ -173,7 +173,9 @@ class Mutation:
     @strawberry.field(
         description=(
             "Change the message, the metadata or the privacy of an entry. An update that changes "
-            "nothing succeeds and leaves no trace. The REST PUT does the same."
+            "nothing succeeds and leaves no trace. So does one that its actor sends again with "
+            "the same `expectedVersion`, if it made the current version and left the metadata as "
+            "they were. The REST PUT does the same."
         )
     )
     async def update_ticket_activity(
@@ -192,7 +194,7 @@ class Mutation:
     @strawberry.field(
         description=(
             "Delete an entry: it is gone from lists, counts, `node` and REST. The history "
-            "keeps it, and its id stays in use."
+            "keeps it, and its id stays in use. It succeeds again for the actor who deleted it."
         )
     )
     async def delete_ticket_activity(

@@ -158,21 +158,39 @@ def _load_ids_in_use(session: Session, new_ids: set[UUID]) -> set[UUID]:
     return set(session.exec(_SELECT_IDS_IN_USE, params={"ids": list(new_ids)}))
 
 
+def _repeated(activities: Sequence[Activity], commands: Sequence[Command]) -> list[Activity]:
+    """Return activities whose version an update with metadata may have made, sent again."""
+    updates = [
+        command
+        for command in commands
+        if isinstance(command, UpdateActivity) and command.gives_metadata
+    ]
+    by_key = {activity.key: activity for activity in activities} if updates else {}
+    return [
+        activity
+        for command in updates
+        if (activity := by_key.get(command.key)) and command.may_have_made(activity.version)
+    ]
+
+
 def _load_versions(
     session: Session,
     activities: Sequence[Activity],
     in_use: set[UUID],
     commands: Sequence[Command],
 ) -> dict[VersionKey, Content]:
-    """Return the first versions of activities that a command would create again, and the versions
-    that one would restore. There are seldom any.
+    """Return earlier versions: the first one of activities that a command would create again, those
+    that one would restore, and those before an update that may be repeated. There are seldom any.
     """
     restorations = [command for command in commands if isinstance(command, RestoreActivity)]
+    repeated = _repeated(activities, commands)
     keys = {activity.key for activity in activities if activity.id in in_use}
     keys |= {restoration.key for restoration in restorations}
+    keys |= {activity.key for activity in repeated}
     if not keys:
         return {}
     versions = {1} | {restoration.to_version for restoration in restorations}
+    versions |= {activity.version - 1 for activity in repeated}
     parameters = {"keys": list(keys), "versions": list(versions)}
     found = session.exec(_SELECT_VERSIONS, params=parameters)
     return {((row[0], row[1]), row[2]): Content(*row[3:]) for row in found}
