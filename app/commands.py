@@ -11,6 +11,7 @@ from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -21,7 +22,7 @@ from app.auth import IssuedToken, Scope, Token, Viewer
 from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
 from app.environment import OperatorError, read_settings
 from app.graphql.schema import print_schema
-from app.main import create_app, create_timeline, running
+from app.main import create_app, create_timeline, open_settings_database, running
 from app.server.listener import (
     exposure,
     listen,
@@ -32,10 +33,10 @@ from app.server.listener import (
 )
 from app.server.server import serve_in_this_process
 from app.server.workers import serve_in_workers
-from app.settings import ENV_PREFIX, Settings
-from app.store.database import open_database, parse_url, require_openable, shown_address
+from app.settings import Settings
+from app.store.database import SQLITE, parse_url, shown_address
 from app.store.engine import Database
-from app.store.migrate import migrate, newest_revision
+from app.store.migrate import migrate, newest_revision, require_current
 from app.store.queries import has_tickets, load_tickets
 from app.store.sqlite import sqlite_file
 from app.store.tokens import create_token, list_tokens, revoke_token
@@ -53,7 +54,8 @@ def serve(options: argparse.Namespace) -> None:
     require_usable_certificate(settings)
     raise_descriptor_limit()
     with listen(settings) as listener:
-        asyncio.run(_prepare_database(settings))
+        prepare = _prepare_database if settings.migrate_at_start else _check_database
+        asyncio.run(prepare(settings))
         tokens = asyncio.run(_prepare_demo(settings)) if options.demo else []
         origin = origin_of(listener, settings)
         warnings = [*exposure(listener, settings, has_demo=bool(tokens))]
@@ -151,37 +153,54 @@ def compact(_options: argparse.Namespace) -> None:
 
 
 async def _prepare_database(settings: Settings) -> None:
-    """Migrate the database. Create the file where there is none; no other function does."""
-    file = sqlite_file(parse_url(settings.database_url))
+    """Bring the database to this release; a file that is missing is made, and only here."""
+    address = parse_url(settings.database_url)
+    file = sqlite_file(address) if address.drivername == SQLITE else None
+    if file:
+        _make(file)
+    await _with_database(settings, migrate)
+    if file and file.stat().st_mode & stat.S_IROTH:
+        _tell(f"every user may read {file}; chmod 600 it.")
+
+
+def _make(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # SQLite gives its journals the mode of the file beside them.
         file.touch(mode=0o600)
     except OSError as error:
         raise OperatorError(f"Cannot make the database {file}: {error.strerror}.") from None
-    await _with_database(settings, migrate)
-    if file.stat().st_mode & stat.S_IROTH:
-        print(f"ticket-activity: every user may read {file}; chmod 600 it.", file=sys.stderr)
+
+
+async def _check_database(settings: Settings) -> None:
+    """Ask whether another command has brought the database to this release."""
+    await _with_database(settings, require_current)
 
 
 async def _with_database(
     settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]
 ) -> T:
-    """Run a function on the database. Its errors become an OperatorError."""
-    file = sqlite_file(parse_url(settings.database_url))
-    if not file.exists():
-        raise OperatorError(
-            f"There is no database {file}; {ENV_PREFIX}DATABASE_URL names another, and "
-            "`ticket-activity migrate` makes one."
-        )
-    require_openable(settings.database_url)
-    database = open_database(settings.database_url)
+    """Run one piece of work; what the engine says against it becomes one line."""
+    database = open_settings_database(settings)
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        if not told:
+            _tell(line)
+        told.add(line)
+
     try:
+        await database.require_usable(settings.database_start_seconds, tell)
         return await use(database)
     except DBAPIError as error:
-        raise OperatorError(f"Cannot use the database {file}: {error.orig}.") from None
+        shown = shown_address(settings.database_url)
+        raise OperatorError(f"Cannot use the database {shown}: {error.orig}.") from None
     finally:
         await database.close()
+
+
+def _tell(line: str) -> None:
+    print(f"ticket-activity: {line}", file=sys.stderr)
 
 
 async def _prepare_demo(settings: Settings) -> list[str]:

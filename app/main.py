@@ -36,8 +36,10 @@ from app.problems import EXCEPTION_HANDLERS
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
 from app.store.database import open_database
+from app.store.engine import Database
 from app.store.feed import Feed
 from app.store.long_reads import ReadLimits
+from app.store.postgresql_options import PostgresqlOptions
 from app.store.reader import Reader
 from app.store.timeline_cache import TimelineCache
 from app.store.writer import Writer
@@ -104,10 +106,25 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     return app
 
 
+def open_settings_database(settings: Settings) -> Database:
+    """Return the database that the settings name. Raises DatabaseUnusable for a wrong address."""
+    return open_database(
+        settings.database_url,
+        PostgresqlOptions(
+            connect_seconds=settings.database_connect_seconds,
+            lock_seconds=settings.database_lock_seconds,
+            statement_seconds=settings.database_statement_seconds,
+            poll_seconds=settings.database_poll_seconds,
+            listens=settings.database_listen,
+            is_pooled=settings.database_pooler,
+        ),
+    )
+
+
 def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Timeline:
     """Return the use cases with their reader, writer and feed. Raises DatabaseUnusable."""
     reader = Reader(
-        open_database(settings.database_url),
+        open_settings_database(settings),
         ReadLimits(
             connections=settings.read_connections,
             long_connections=settings.long_read_connections,

@@ -92,6 +92,41 @@ class Settings(BaseSettings):
         default="sqlite+aiosqlite:///data/ticket-activity.db",
         description="SQLAlchemy address of the database.",
     )
+    migrate_at_start: bool = Field(
+        default=True,
+        description="Migrate the database at the start; else a start refuses one that is behind.",
+    )
+    database_start_seconds: NonNegativeFloat = Field(
+        default=30, description="How long a start waits for PostgreSQL to answer, in seconds."
+    )
+    database_connect_seconds: PositiveFloat = Field(
+        default=5, description="How long a connection to PostgreSQL may take to open, in seconds."
+    )
+    database_lock_seconds: PositiveFloat = Field(
+        default=5,
+        description="How long a write waits for a lock of PostgreSQL, then it is BUSY, in seconds.",
+    )
+    database_statement_seconds: PositiveFloat = Field(
+        default=30, description="How long a statement may run in PostgreSQL, in seconds."
+    )
+    database_poll_seconds: PositiveFloat = Field(
+        default=1,
+        description=(
+            "How often PostgreSQL is asked for changes by other processes, beside listening for "
+            "them, in seconds."
+        ),
+    )
+    database_listen: bool = Field(
+        default=True,
+        description="Listen to PostgreSQL for changes by other processes; else it is only asked.",
+    )
+    database_pooler: bool = Field(
+        default=False,
+        description=(
+            "A pooler in transaction mode, such as PgBouncer, stands before PostgreSQL: nothing is "
+            "prepared, and nothing listens."
+        ),
+    )
     read_connections: PositiveInt = Field(
         default=4, description="Connections that the reads of all clients share."
     )

@@ -1,24 +1,69 @@
-"""The service as its users meet it: through its doors, on a database of its own."""
+"""The service as its users meet it: through its doors, on a database of its own, on each engine."""
 
-import shutil
-from collections.abc import AsyncIterator
-from pathlib import Path
-from uuid import uuid4
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
-import anyio
 import pytest
 
 from app.settings import Settings
-from app.store.database import open_database
-from app.store.migrate import migrate
+from tests.support.engines import Engine, engine_of
 from tests.support.live import listening
+from tests.support.postgresql import OWN_SERVER, running_postgresql
 from tests.support.service import Client, Service, start
+
+ENGINES = ("sqlite", "postgresql")
+
+_own_server = pytest.StashKey[str | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--interpreted", action="store_true", help="let graphql-core execute every operation"
     )
+    parser.addoption(
+        "--engine",
+        choices=(*ENGINES, "both"),
+        default="sqlite",
+        help="run the tests of a database on that engine",
+    )
+    parser.addoption("--postgresql", type=int, default=18, help="the version to start: 16 or 18")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the workers of pytest-xdist share a PostgreSQL; without workers a test starts it."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        _start_shared_server(config)
+    else:
+        # Taken away, because the service refuses settings that it does not know.
+        config.stash[_own_server] = os.environ.pop(OWN_SERVER, None)
+
+
+def _start_shared_server(config: pytest.Config) -> None:
+    """Start a PostgreSQL that ends with this process; the workers inherit its address."""
+    if OWN_SERVER not in os.environ:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        server = stack.enter_context(running_postgresql(config.getoption("--postgresql")))
+        os.environ[OWN_SERVER] = server.url
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what touches a database on both engines, but where a mark names one."""
+    if "engine" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--engine")
+        names = _engines(metafunc.definition)
+        if chosen != "both" and len(names) > 1:
+            names = (chosen,)
+        metafunc.parametrize("engine", names, indirect=True, scope="session")
+
+
+def _engines(test: pytest.Item) -> tuple[str, ...]:
+    if test.get_closest_marker("postgresql"):
+        return ("postgresql",)
+    if test.get_closest_marker("sqlite") or test.get_closest_marker("any_engine"):
+        return ("sqlite",)
+    return ENGINES
 
 
 @pytest.fixture(scope="session")
@@ -33,38 +78,38 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with the tables and no rows, to be copied."""
-    file = tmp_path_factory.mktemp("migrated") / "empty.db"
-
-    async def run() -> None:
-        database = open_database(f"sqlite+aiosqlite:///{file}")
-        await migrate(database)
-        await database.close()
-
-    anyio.run(run)
-    return file
-
-
-def copy_of(migrated_file: Path, folder: Path) -> Path:
-    """Return a database file of its own in a folder that later copies may share."""
-    return Path(shutil.copy(migrated_file, folder / f"{uuid4()}.db"))
+def engine(
+    request: pytest.FixtureRequest,
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp("databases")
+    own_server = pytestconfig.stash[_own_server]
+    version = pytestconfig.getoption("--postgresql")
+    with engine_of(request.param, folder, own_server, version) as engine:
+        yield engine
 
 
 @pytest.fixture
-def settings(migrated_file: Path, tmp_path: Path, interpreted_first: int) -> Settings:
+def database_url(engine: Engine) -> Iterator[str]:
+    """The address of a database with the tables and no rows."""
+    url = engine.new_database()
+    yield url
+    engine.drop(url)
+
+
+@pytest.fixture
+def settings(database_url: str, interpreted_first: int) -> Settings:
     """Settings of a service with an empty database of its own."""
-    file = shutil.copy(migrated_file, tmp_path / "ticket-activity.db")
-    return Settings(database_url=f"sqlite+aiosqlite:///{file}", interpreted_first=interpreted_first)
+    return Settings(database_url=database_url, interpreted_first=interpreted_first)
 
 
 @pytest.fixture(scope="module")
-def blank(
-    migrated_file: Path, tmp_path_factory: pytest.TempPathFactory, interpreted_first: int
-) -> Settings:
+def blank(engine: Engine, interpreted_first: int) -> Iterator[Settings]:
     """Settings of a database that the examples of a property-based test share."""
-    file = shutil.copy(migrated_file, tmp_path_factory.mktemp("shared") / "ticket-activity.db")
-    return Settings(database_url=f"sqlite+aiosqlite:///{file}", interpreted_first=interpreted_first)
+    url = engine.new_database()
+    yield Settings(database_url=url, interpreted_first=interpreted_first)
+    engine.drop(url)
 
 
 @pytest.fixture

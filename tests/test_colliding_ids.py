@@ -1,16 +1,15 @@
 """Ids of tickets and entries are one space, however commands that claim them are batched."""
 
 import asyncio
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete, select, update
+from sqlmodel import Session
 
 from app.activity.commands import (
     Command,
@@ -28,7 +27,7 @@ from app.auth import Scope, Viewer
 from app.errors import UserError
 from app.main import create_timeline, running
 from app.settings import Settings
-from tests.conftest import copy_of
+from app.store import rows
 from tests.support.service import CREATE_ACTIVITY, CREATE_TICKET, Clock, Service
 
 ADA = Viewer(UUID(int=1), "Ada", frozenset(Scope), "test")
@@ -83,12 +82,21 @@ commands: st.SearchStrategy[Command] = st.one_of(
 )
 
 
-def tables(file: Path) -> dict[str, list[Any]]:
-    with closing(sqlite3.connect(file)) as connection:
-        return {
-            name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr)  # noqa: S608
-            for name in ("node", "ticket", "ticket_activity", "ticket_activity_change")
-        }
+TABLES = (rows.NODE, rows.TICKET, rows.ACTIVITY, rows.CHANGE)
+
+
+def read_tables(session: Session) -> dict[str, list[Any]]:
+    connection = session.connection()
+    return {
+        table.name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr)
+        for table in TABLES
+    }
+
+
+def empty_tables(session: Session) -> None:
+    session.connection().execute(update(rows.TICKET).values(merged_into_id=None))
+    for table in (rows.CHANGE, rows.ACTIVITY, rows.NODE, rows.TICKET):
+        session.connection().execute(delete(table))
 
 
 def summary(outcome: Outcome | BaseException) -> object:
@@ -99,31 +107,31 @@ def summary(outcome: Outcome | BaseException) -> object:
 
 
 async def carry_out(
-    file: Path, sequence: Sequence[Command], batch_size: int
+    blank: Settings, sequence: Sequence[Command], batch_size: int
 ) -> tuple[list[object], dict[str, list[Any]]]:
     """Submit all at once to a writer whose batches hold that many; return outcomes and tables."""
-    wanted = Settings(database_url=f"sqlite+aiosqlite:///{file}", write_batch_size=batch_size)
+    wanted = blank.model_copy(update={"write_batch_size": batch_size})
     timeline = create_timeline(wanted, Clock())
     async with running(timeline):
+        database = timeline.reader.database
+        await database.write(empty_tables)
         outcomes = await asyncio.gather(
             *(timeline.submit(ADA, command) for command in sequence), return_exceptions=True
         )
-    return [summary(outcome) for outcome in outcomes], tables(file)
+        tables = await database.read(read_tables)
+    return [summary(outcome) for outcome in outcomes], tables
 
 
 @settings(
-    max_examples=150,
+    max_examples=50,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=list(HealthCheck),
 )
 @given(sequence=st.lists(commands, min_size=2, max_size=12))
 async def test_any_commands_lead_to_the_same_however_they_are_batched(
-    migrated_file: Path, tmp_path: Path, sequence: list[Command]
+    blank: Settings, sequence: list[Command]
 ) -> None:
-    found = [
-        await carry_out(copy_of(migrated_file, tmp_path), sequence, batch_size)
-        for batch_size in (len(sequence), 3, 1)
-    ]
+    found = [await carry_out(blank, sequence, batch_size) for batch_size in (len(sequence), 3, 1)]
 
     assert found[0] == found[1] == found[2]
     state = found[0][1]

@@ -31,6 +31,8 @@ from app.settings import Settings
 from tests.support.operations import Generator
 from tests.support.service import Client, start
 
+pytestmark = pytest.mark.any_engine
+
 CORE = schema._schema
 IDS = [f"0190a3f0-0000-7000-8000-00000000000{number}" for number in range(8)]
 SAMPLES: dict[str, list[Any]] = {

@@ -9,6 +9,8 @@ from app.settings import Settings
 from app.store.queries import has_tickets
 from tests.support.service import Service, start
 
+pytestmark = pytest.mark.any_engine
+
 NAMED = "https://desk.example"
 OTHER = "https://evil.example"
 MUTATION = '{"query": "mutation { createTicket(input: {}) { ticket { id } } }"}'

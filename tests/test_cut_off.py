@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.support.cursors import seq_of
+from tests.support.cursors import seq_in
 from tests.support.live import STATE, over_event_stream, over_web_socket
 from tests.support.process import Process, serve, token
 from tests.support.service import JSON, Client
@@ -95,7 +95,7 @@ async def test_a_client_that_is_cut_off_a_hundred_times_misses_and_repeats_nothi
         seer = ["activity:private"] if sees_all else []
         reader = Client(http, uuid4(), token(database, "activity:read", *seer))
         ticket_id = await author.create_ticket()
-        place_of = partial(seq_of, database, ticket_id)
+        place_of = partial(seq_in, database, ticket_id)
         front = Front(place_of, await state_of(reader, ticket_id))
         begin = place_of(front.cursor)
         stop = asyncio.Event()

@@ -13,6 +13,8 @@ from app.cli import main
 from app.settings import Settings
 from tests.support.service import JSON, Client, Service, start
 
+pytestmark = pytest.mark.any_engine
+
 QUERY = "{ viewer { name } }"
 OTHER = "query Other { viewer { actorId } }"
 NAMED = {"data": {"viewer": {"name": "test"}}}

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from pathlib import Path
 
 import httpx2
 
@@ -56,10 +55,10 @@ def client(process: Process) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(base_url=process.origin, headers=headers, timeout=30)
 
 
-async def test_acknowledged_updates_survive_a_kill(tmp_path: Path) -> None:
+async def test_acknowledged_updates_survive_a_kill(database_url: str) -> None:
     acknowledged: dict[str, str] = {}
     enough = asyncio.Event()
-    with serve(tmp_path / "demo.db") as process:
+    with serve(database_url) as process:
         async with client(process) as http, asyncio.TaskGroup() as writers:
             for number in range(WRITERS):
                 writers.create_task(write(http, f"writer {number}", acknowledged, enough))
@@ -67,7 +66,7 @@ async def test_acknowledged_updates_survive_a_kill(tmp_path: Path) -> None:
             # The shell replaced itself by the server, so this is the server's own process.
             assert process.end(signal.SIGKILL) == -signal.SIGKILL
 
-    with serve(tmp_path / "demo.db") as process:
+    with serve(database_url) as process:
         async with client(process) as http:
             for entry, message in acknowledged.items():
                 response = await http.get(f"/v1/crm/tickets/{PRINTER}/activity/{entry}")

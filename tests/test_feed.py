@@ -37,7 +37,7 @@ async def test_changes_come_in_order_with_what_each_left(service: Service) -> No
 
     page = await feed(author, ticket_id)
 
-    seqs = [seq_of(service.file, ticket_id, node["cursor"]) for node in page["nodes"]]
+    seqs = [seq_of(service, ticket_id, node["cursor"]) for node in page["nodes"]]
     assert seqs == [1, 2, 3]
     assert [kind for kind, _, _ in told(page)] == ["ADDED", "ADDED", "UPDATED"]
     assert [message for _, _, message in told(page)] == ["opened", "one", "two"]
@@ -86,7 +86,7 @@ async def test_the_end_of_the_feed_is_the_cursor_of_the_ticket(service: Service)
         state = (await client.graphql(STATE, id=ticket_id))["data"]["ticket"]
         page = await feed(client, ticket_id)
         ends = page["pageInfo"]["endCursor"], state["changesCursor"]
-        assert [seq_of(service.file, ticket_id, end) for end in ends] == [2, 2]
+        assert [seq_of(service, ticket_id, end) for end in ends] == [2, 2]
         assert told(await feed(client, ticket_id, state["changesCursor"])) == []
 
 

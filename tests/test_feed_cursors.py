@@ -128,7 +128,7 @@ async def test_a_cursor_neither_shows_nor_compares(service: Service, author: Cli
     cursors = [*same, *ends, later[0], later[1]["endCursor"]]
     assert len(set(cursors)) == len(cursors), "none equals another, whether or not it changed"
     assert {len(cursor) for cursor in cursors} == {48}
-    assert [seq_of(service.file, ticket_id, cursor) for cursor in cursors] == [1] * 4 + [301] * 2
+    assert [seq_of(service, ticket_id, cursor) for cursor in cursors] == [1] * 4 + [301] * 2
 
 
 async def test_the_beginnings_of_two_streams_do_not_compare(origin: str, author: Client) -> None:

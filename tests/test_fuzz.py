@@ -18,6 +18,8 @@ from app.settings import Settings
 from tests.support.process import ROOT, Process, serve
 from tests.support.service import Client, Service, start
 
+pytestmark = pytest.mark.any_engine
+
 GENERATED = settings(
     max_examples=1000,
     deadline=None,

@@ -13,6 +13,8 @@ import pytest
 from app.settings import Settings
 from tests.support.service import Service, start
 
+pytestmark = pytest.mark.any_engine
+
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
 POLICY = (
     "default-src 'none'; script-src 'self'; "

@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.door import GRAPHQL, JSON, assert_refused, get, open_door, post
 
+pytestmark = pytest.mark.any_engine
+
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 

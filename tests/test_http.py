@@ -23,6 +23,8 @@ from tests.support.door import (
     post,
 )
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx2.AsyncClient]:

@@ -343,6 +343,7 @@ async def test_an_expiry_beyond_all_times_is_accepted(service: Service, idp: Pro
         await viewer(service, forged(idp, HEAD, idp.claims(exp=exp, aud=["x", AUDIENCE])))
 
 
+@pytest.mark.sqlite
 async def test_a_token_is_neither_stored_nor_logged(
     service: Service, idp: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.support.service import JSON, UPDATE, Client
 
+pytestmark = pytest.mark.any_engine
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "a list much too long": ([1] * 400_000, "takes more than 65536 bytes as JSON"),
     "a list a little too long": ([1] * 32_766, "takes more than 65536 bytes as JSON"),

@@ -10,6 +10,8 @@ from app.graphql_server.complexity import QueryLimits
 from app.settings import Settings
 from tests.support.service import JSON, Client, Service, start
 
+pytestmark = pytest.mark.any_engine
+
 NO_TICKET = "019320a4-0000-7000-8000-00000000ffff"
 
 

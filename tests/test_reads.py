@@ -58,7 +58,7 @@ async def test_a_query_reads_one_state(service: Service, author: Client, ticket_
     for _ in range(30):
         ticket = (await author.graphql(query, id=ticket_id))["data"]["ticket"]
         versions = sum(node["version"] for node in ticket["activities"]["nodes"])
-        seq = seq_of(service.file, ticket_id, ticket["changesCursor"])
+        seq = seq_of(service, ticket_id, ticket["changesCursor"])
         # Every change made one version of one entry, and all are on the page.
         assert versions == seq
         assert len(ticket["activities"]["nodes"]) == ticket["activities"]["totalCount"]

@@ -403,6 +403,7 @@ async def user_version(service: Service) -> int:
     )
 
 
+@pytest.mark.sqlite
 async def test_the_files_hold_nothing_of_it(
     service: Service, author: Client, moderator: Client
 ) -> None:
@@ -432,6 +433,7 @@ async def test_the_files_hold_nothing_of_it(
     assert REASON.encode() in files_of(service.file)
 
 
+@pytest.mark.sqlite
 async def test_a_reader_delays_the_erasure_and_does_not_prevent_it(
     service: Service, moderator: Client, entry: JSON
 ) -> None:

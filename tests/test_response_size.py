@@ -25,6 +25,8 @@ from tests.support.live import (
 )
 from tests.support.service import JSON, Client, Service, start
 
+pytestmark = pytest.mark.any_engine
+
 LIMIT = 64 * 1024
 
 PAGE = """

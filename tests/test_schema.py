@@ -33,6 +33,8 @@ from app.settings import Settings
 from tests.support.process import ROOT
 from tests.support.service import start
 
+pytestmark = pytest.mark.any_engine
+
 SCHEMA = build_schema(print_schema())
 
 # What front ends were promised. A type may have more fields, and no other arguments.

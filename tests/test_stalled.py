@@ -17,6 +17,8 @@ from app.demo import COMMENT, PRINTER
 from tests.support.process import Process, serve
 from tests.support.service import activity_url
 
+pytestmark = pytest.mark.any_engine
+
 FOLLOW = f"""subscription {{
   ticketActivityChanges(ticketId: "{PRINTER}") {{ change {{ ticketActivity {{ message }} }} }}
 }}"""

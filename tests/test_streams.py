@@ -28,6 +28,8 @@ from tests.support.live import (
 from tests.support.service import JSON
 from tests.support.stream_door import TICKS, Source, stream_door
 
+pytestmark = pytest.mark.any_engine
+
 BUSY = Busy("The service is busy.")
 TEXT = "subscription { ticks { text(length: 65536) } }"
 

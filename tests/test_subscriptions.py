@@ -78,7 +78,7 @@ async def test_a_query_and_a_stream_from_its_cursor_leave_nothing_out(
 
     assert change["ticketActivity"]["message"] == "1"
     before, after = (
-        seq_of(service.file, entry["ticketId"], place) for place in (cursor, change["cursor"])
+        seq_of(service, entry["ticketId"], place) for place in (cursor, change["cursor"])
     )
     assert after == before + 1
 
@@ -96,7 +96,7 @@ async def test_without_a_cursor_it_begins_now(
     payload = message["payload"]["data"]["ticketActivityChanges"]
     assert payload["change"]["ticketActivity"]["message"] == "1"
     before, begun, now = (
-        seq_of(service.file, entry["ticketId"], place)
+        seq_of(service, entry["ticketId"], place)
         for place in (cursor, payload["cursor"], state["changesCursor"])
     )
     assert before + 1 == begun == now
@@ -197,7 +197,7 @@ async def test_a_slow_subscriber_reads_on_from_the_database(
         )
         cursors = [(await anext(changes))["cursor"] for _ in range(600)]
 
-    numbers = [seq_of(service.file, ticket_id, cursor) for cursor in cursors]
+    numbers = [seq_of(service, ticket_id, cursor) for cursor in cursors]
     assert numbers == list(range(4, 604))
 
 
@@ -232,7 +232,7 @@ async def test_last_event_id_wins_over_the_argument(
 
     async with event_stream(origin, author.token, variables, **{"Last-Event-ID": newer}) as events:
         begun = await stand(events)
-        assert seq_of(service.file, entry["ticketId"], begun) == 2
+        assert seq_of(service, entry["ticketId"], begun) == 2
         assert '"message":"1"' in (await anext(results_of(events)))["data"]
 
 

@@ -203,12 +203,13 @@ def read_files(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.glob("ticket-activity.db*"))
 
 
-async def test_the_secret_is_nowhere_in_the_database(service: Service, tmp_path: Path) -> None:
+@pytest.mark.sqlite
+async def test_the_secret_is_nowhere_in_the_database(service: Service) -> None:
     client = await service.client()
     ticket_id = await client.create_ticket()
     secret = parse_authorization(f"Bearer {client.token}").secret
 
-    content = read_files(tmp_path)
+    content = read_files(service.file.parent)
 
     assert token_id(client).encode() in content
     assert secret.encode() not in content

@@ -18,6 +18,8 @@ from app.graphql_server.transport_ws import (
     TransportWS,
 )
 
+pytestmark = pytest.mark.any_engine
+
 PAYLOAD = {"query": "subscription { ticks }"}
 
 

@@ -56,7 +56,7 @@ async def write(
         await client.mutate(DELETE, ticketId=ticket_id, activityId=id_)
     if fate == "of nobody":
         await service.execute(
-            "UPDATE ticket_activity SET actor_id = NULL WHERE id = :id", id=UUID(id_).hex
+            "UPDATE ticket_activity SET actor_id = NULL WHERE id = :id", id=UUID(id_)
         )
     return id_
 

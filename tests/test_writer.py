@@ -1,14 +1,12 @@
 """The edges of the single writer: batches, failing jobs, callers that leave, closing."""
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlmodel import select
 
 from app.activity.commands import Command, CreateTicket, UpdateActivity
 from app.activity.decide import Outcome
@@ -16,8 +14,11 @@ from app.activity.values import generate_uuid7
 from app.auth import Scope, Viewer
 from app.errors import Busy, NotFound
 from app.main import create_timeline, running
+from app.models import TicketActivity
 from app.settings import Settings
+from app.store.database import open_database
 from app.timeline import Timeline
+from tests.support.engines import REFUSED_VALUE
 from tests.support.service import Clock, Service, start
 
 ADA = Viewer(UUID(int=1), "Ada", frozenset(Scope), "test")
@@ -50,11 +51,14 @@ async def submit_all(timeline: Timeline, commands: list[Command]) -> list[Outcom
     )
 
 
-def messages_on_disk(settings: Settings) -> set[str]:
+async def messages_on_disk(settings: Settings) -> set[str | None]:
     """What another process reads."""
-    file = settings.database_url.removeprefix("sqlite+aiosqlite:///")
-    with closing(sqlite3.connect(file)) as connection:
-        return {row[0] for row in connection.execute("SELECT message FROM ticket_activity")}
+    database = open_database(settings.database_url)
+    messages = await database.read(
+        lambda session: session.exec(select(TicketActivity.message)).all()
+    )
+    await database.close()
+    return set(messages)
 
 
 async def test_commands_that_wait_share_one_commit(settings: Settings, commits: list[str]) -> None:
@@ -105,7 +109,7 @@ async def test_a_failing_command_fails_alone(settings: Settings) -> None:
 
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [Outcome, NotFound, Outcome, Outcome]
-    assert messages_on_disk(settings) == {"kept", "opened"}
+    assert await messages_on_disk(settings) == {"kept", "opened"}
 
 
 async def test_a_command_that_the_engine_refuses_fails_alone(settings: Settings) -> None:
@@ -117,9 +121,9 @@ async def test_a_command_that_the_engine_refuses_fails_alone(settings: Settings)
         jobs = [timeline.writer.submit(ADA, command) for command in (poison, good)]
         refused, outcome = await asyncio.gather(*jobs, return_exceptions=True)
 
-    assert isinstance(refused, UnicodeEncodeError)
+    assert isinstance(refused, REFUSED_VALUE)
     assert isinstance(outcome, Outcome)
-    assert messages_on_disk(settings) == {"opened"}
+    assert await messages_on_disk(settings) == {"opened"}
 
 
 async def test_a_caller_that_leaves_takes_its_waiting_command_back(settings: Settings) -> None:
@@ -210,12 +214,9 @@ async def test_another_process_that_writes_is_waited_for_or_busy(
     author = await service.client()
     ticket_id = await author.create_ticket()
     entry = await author.create_activity(ticket_id, message="before")
-    file = Path(service.settings.database_url.removeprefix("sqlite+aiosqlite:///"))
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    async with service.write_lock():
         waiting = asyncio.ensure_future(author.put(ticket_id, entry["id"], {"message": "after"}))
         refused = await waiting  # the other keeps the lock for longer than anybody waits
-        other.execute("ROLLBACK")
 
     assert (refused.status_code, refused.json()["code"]) == (503, "BUSY")
     response = await author.put(ticket_id, entry["id"], {"message": "after"})

@@ -4,9 +4,10 @@ Their number does not grow with the number of commands.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import bindparam, insert, literal_column, update
+from sqlalchemy import bindparam, literal_column, update
 from sqlmodel import Session, select
 
 from app.activity.commands import Command, CreateActivity, RestoreActivity, UpdateActivity
@@ -23,14 +24,16 @@ from app.activity.state import (
     merge_target,
 )
 from app.store import rows
+from app.store.bulk import insert_rows, update_rows
 from app.store.parameters import are_among, is_among
 
 _SELECT_TICKETS = (
     select(*rows.TICKET_COLUMNS)
     .where(is_among(rows.TICKET.c.id, "ids"))
     # Locks are taken in the order of the ids, so that two processes cannot wait for each other.
+    # They let others refer to the ticket: a merge checks its foreign key on a ticket it locks not.
     .order_by(rows.TICKET.c.id)
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 # Without a lock: it is only asked whether they exist, and tickets are never deleted.
 _SELECT_TARGETS = select(*rows.TICKET_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
@@ -77,14 +80,6 @@ _SELECT_MERGES = (
         rows.CHANGE.c.version == 1,
     )
 )
-_UPDATE_TICKET = update(rows.TICKET).where(rows.TICKET.c.id == bindparam("key_id"))
-_UPDATE_ACTIVITY = update(rows.ACTIVITY).where(
-    rows.ACTIVITY.c.ticket_id == bindparam("key_ticket_id"),
-    rows.ACTIVITY.c.id == bindparam("key_id"),
-)
-_INSERT_TICKET, _INSERT_ACTIVITY = insert(rows.TICKET), insert(rows.ACTIVITY)
-_INSERT_NODE = insert(rows.NODE)
-_INSERT_CHANGE = insert(rows.CHANGE)
 _ERASE_VERSIONS = (
     update(rows.CHANGE)
     .where(
@@ -204,16 +199,22 @@ def store_changes(session: Session, changes: Sequence[Change]) -> None:
     """
     tickets = {change.ticket.id: change.ticket for change in changes}.values()
     activities = {change.activity.key: change.activity for change in changes}.values()
-    nodes = [(id_, change.ticket.id) for change in changes for id_ in change.new_ids]
+    # In the order of the ids: a creation waits for one of another process under the same id.
+    nodes = sorted((id_, change.ticket.id) for change in changes for id_ in change.new_ids)
     new = {id_ for id_, _ in nodes}
-    for statement, parameters in (
-        (_INSERT_TICKET, [rows.ticket_row(t) for t in tickets if t.id in new]),
-        (_INSERT_NODE, [{"id": id_, "ticket_id": ticket_id} for id_, ticket_id in nodes]),
-        (_UPDATE_TICKET, [rows.ticket_update(t) for t in tickets if t.id not in new]),
-        (_INSERT_ACTIVITY, [rows.activity_row(a) for a in activities if a.id in new]),
-        (_UPDATE_ACTIVITY, [rows.activity_update(a) for a in activities if a.id not in new]),
-        (_INSERT_CHANGE, [rows.change_row(change) for change in changes]),
-        (_ERASE_VERSIONS, [rows.erasure(change) for change in changes if change.is_redaction]),
+    new_tickets = sorted((t for t in tickets if t.id in new), key=attrgetter("id"))
+    for write, table, parameters in (
+        (insert_rows, rows.TICKET, [rows.ticket_row(t) for t in new_tickets]),
+        (insert_rows, rows.NODE, [{"id": id_, "ticket_id": of} for id_, of in nodes]),
+        (update_rows, rows.TICKET, [rows.ticket_update(t) for t in tickets if t.id not in new]),
+        (insert_rows, rows.ACTIVITY, [rows.activity_row(a) for a in activities if a.id in new]),
+        (
+            update_rows,
+            rows.ACTIVITY,
+            [rows.activity_update(a) for a in activities if a.id not in new],
+        ),
+        (insert_rows, rows.CHANGE, [rows.change_row(change) for change in changes]),
     ):
-        if parameters:
-            session.exec(statement, params=parameters)
+        write(session, table, parameters)
+    if erased := [rows.erasure(change) for change in changes if change.is_redaction]:
+        session.exec(_ERASE_VERSIONS, params=erased)

@@ -1,18 +1,36 @@
-"""Opens the database that an address names, on its engine."""
+"""Opens the database that an address names, on the engine it names."""
 
-import sqlite3
+from importlib import import_module
+from typing import Final
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from app.store.engine import Database
 from app.store.errors import DatabaseUnusable
+from app.store.postgresql_options import PostgresqlOptions
 from app.store.sqlite import SqliteDatabase, sqlite_file
 
+SQLITE: Final = "sqlite+aiosqlite"
+POSTGRESQL: Final = "postgresql+asyncpg"
 
-def open_database(url: str) -> Database:
+
+def open_database(url: str, options: PostgresqlOptions | None = None) -> Database:
     """Return the database of an address; nothing is opened yet. Raises DatabaseUnusable."""
-    return SqliteDatabase(sqlite_file(parse_url(url)))
+    address = parse_url(url)
+    if address.drivername == SQLITE:
+        return SqliteDatabase(sqlite_file(address))
+    try:
+        # Imported only where it is needed: its driver is an optional extra of the package.
+        postgresql = import_module("app.store.postgresql")
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise DatabaseUnusable(
+            "PostgreSQL needs the extra: pip install 'ticket-activity[postgresql]'."
+        ) from None
+    database: Database = postgresql.open_postgresql(url, options or PostgresqlOptions())
+    return database
 
 
 def parse_url(url: str) -> URL:
@@ -25,9 +43,9 @@ def parse_url(url: str) -> URL:
             "TICKET_ACTIVITY_DATABASE_URL is not an address of a database this service speaks, "
             "such as sqlite+aiosqlite:///data/ticket-activity.db."
         ) from error
-    if address.drivername != "sqlite+aiosqlite":
+    if address.drivername not in {SQLITE, POSTGRESQL}:
         raise DatabaseUnusable(
-            "TICKET_ACTIVITY_DATABASE_URL must begin with sqlite+aiosqlite://; "
+            f"TICKET_ACTIVITY_DATABASE_URL must begin with {SQLITE}:// or {POSTGRESQL}://; "
             f"it begins with {address.drivername}://."
         )
     return address
@@ -36,17 +54,6 @@ def parse_url(url: str) -> URL:
 def shown_address(url: str) -> str:
     """Return the address to show to an operator: without the password, the file in full."""
     address = parse_url(url)
-    file = sqlite_file(address).absolute()
-    return address.set(database=str(file)).render_as_string(hide_password=True)
-
-
-def require_openable(url: str) -> None:
-    """Raise DatabaseUnusable where the file cannot be opened; one that is missing is made.
-
-    Asked before the first connection: aiosqlite leaves a thread behind where that fails.
-    """
-    file = sqlite_file(parse_url(url))
-    try:
-        sqlite3.connect(file).close()
-    except sqlite3.Error as error:
-        raise DatabaseUnusable(f"Cannot use the database {file}: {error}.") from None
+    if address.drivername == SQLITE:
+        address = address.set(database=str(sqlite_file(address).absolute()))
+    return address.render_as_string(hide_password=True)

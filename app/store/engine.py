@@ -1,7 +1,7 @@
 """What the store needs of a database, as protocols that each engine implements; the only COMMIT.
 
-Work is a function of a SQLModel session. It runs as a whole on the thread of the connection,
-on SQLite that of aiosqlite.
+Work is a function of a SQLModel session. It runs as a whole: on SQLite on the thread of an
+aiosqlite connection, on PostgreSQL in a greenlet of the event loop.
 """
 
 from collections.abc import Awaitable, Callable, Collection
@@ -62,6 +62,12 @@ class Database(Protocol):
 
     async def connect_for_reads(self, *, is_long: bool = False) -> Connection:
         """Return a connection that cannot write. With `is_long` its statements may take long."""
+
+    async def require_usable(self, seconds: float, tell: Callable[[str], None]) -> None:
+        """Raise DatabaseUnusable where the database cannot be used, also after some time.
+
+        `tell` gets a line each time it is waited for.
+        """
 
     async def migrate(self, upgrade: Callable[[CoreConnection], None]) -> None:
         """Run a function that changes tables, in one transaction and in one process at a time."""

@@ -4,7 +4,7 @@ import sqlite3
 from enum import Enum, auto
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 
 from app.errors import Busy, StorageFull
 
@@ -38,7 +38,8 @@ _SQLSTATES: Final = {
     "57P03": Fault.LOST,  # cannot_connect_now
     "57P05": Fault.LOST,  # idle_session_timeout
 }
-_CONNECTION_EXCEPTIONS: Final = "08"  # the class of SQLSTATEs
+_CONNECTION_EXCEPTIONS: Final = "08"  # a class of SQLSTATEs
+_DATA_EXCEPTIONS: Final = "22"
 
 
 def fault_of(error: BaseException | None) -> Fault | None:
@@ -55,6 +56,13 @@ def fault_of(error: BaseException | None) -> Fault | None:
     if isinstance(error, InterfaceError) and hasattr(error.orig, "sqlstate"):
         return Fault.LOST  # asyncpg itself: the connection is closed
     return _SQLSTATES.get(sqlstate)
+
+
+def is_about_a_value(error: DBAPIError) -> bool:
+    """Return whether the database, or its driver, refused a value."""
+    # SQLAlchemy knows no class of its own for what asyncpg calls a DataError.
+    sqlstate = getattr(error.orig, "sqlstate", "") or ""
+    return isinstance(error, IntegrityError | DataError) or sqlstate.startswith(_DATA_EXCEPTIONS)
 
 
 def as_told(error: Exception) -> Exception:

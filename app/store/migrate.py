@@ -31,9 +31,23 @@ async def migrate(database: Database) -> None:
         await database.migrate(_upgrade)
 
 
+async def require_current(database: Database) -> None:
+    """Raise DatabaseUnusable where migrations are missing, or come from newer code."""
+    await database.read(_require_current)
+
+
 def is_current(session: Session) -> bool:
     """Return whether the database has the tables of this release."""
     return _revisions(session.connection()) == {newest_revision()}
+
+
+def _require_current(session: Session) -> None:
+    if not is_current(session):
+        script = ScriptDirectory.from_config(alembic_config())
+        _require_known_revision(session.connection(), script)
+        raise DatabaseUnusable(
+            "The database is behind this code; `ticket-activity migrate` brings it up to date."
+        )
 
 
 @cache

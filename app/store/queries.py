@@ -39,6 +39,7 @@ from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
 from app.store import rows
 from app.store.parameters import are_among, is_among
+from app.store.text_search import holds_words
 
 _COLUMNS = rows.ACTIVITY.c
 _HISTORY = rows.CHANGE.c
@@ -281,7 +282,7 @@ def _filtered(wanted: Filter) -> list[ColumnElement[bool]]:
     if wanted.is_private is not None:
         conditions.append(_COLUMNS.is_private.is_(wanted.is_private))
     if wanted.words:
-        conditions.append(func.holds_words(_COLUMNS.message, " ".join(wanted.words)))
+        conditions.append(holds_words(_COLUMNS.message, wanted.words))
     return conditions
 
 

@@ -249,6 +249,21 @@ class SqliteDatabase:
         """Open a connection that cannot write. Its transactions begin with the first statement."""
         return await SqliteConnection.open(self.file, begin="BEGIN", is_query_only=True)
 
+    async def require_usable(self, seconds: float, tell: Callable[[str], None]) -> None:  # noqa: ARG002
+        """Raise DatabaseUnusable where there is no file or it cannot be opened.
+
+        Asked before the first connection: aiosqlite leaves a thread behind where that fails.
+        """
+        if not self.file.exists():
+            raise DatabaseUnusable(
+                f"There is no database {self.file}; TICKET_ACTIVITY_DATABASE_URL names another, "
+                "and `ticket-activity migrate` makes one."
+            )
+        try:
+            sqlite3.connect(self.file).close()
+        except sqlite3.Error as error:
+            raise DatabaseUnusable(f"Cannot use the database {self.file}: {error}.") from None
+
     async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
         await self.write(lambda session: upgrade(session.connection()))
 

@@ -4,16 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import bindparam, update
 from sqlmodel import Session, select
 
 from app.auth import IssuedToken, Scope, Token, generate_token
 from app.models import AccessToken
 from app.store import rows
+from app.store.bulk import update_rows
 from app.store.parameters import is_among
 
 _FIND = select(*rows.TOKEN_COLUMNS).where(is_among(rows.TOKEN.c.id, "ids"))
-_RECORD_USE = update(rows.TOKEN).where(rows.TOKEN.c.id == bindparam("key_id"))
+_LOCK = (
+    select(rows.TOKEN.c.id)
+    .where(is_among(rows.TOKEN.c.id, "ids"))
+    .order_by(rows.TOKEN.c.id)
+    .with_for_update(key_share=True)
+)
 
 
 def create_token(
@@ -63,7 +68,7 @@ def find_tokens(session: Session, ids: Sequence[str]) -> dict[str, IssuedToken]:
 
 def record_token_uses(session: Session, uses: Mapping[str, datetime]) -> None:
     if uses:
-        session.exec(
-            _RECORD_USE,
-            params=[{"key_id": id_, "last_used_at": used_at} for id_, used_at in uses.items()],
-        )
+        # Locked in the order of the ids, so that two processes cannot wait for each other.
+        session.exec(_LOCK, params={"ids": list(uses)}).all()
+        used = [{"key_id": id_, "last_used_at": used_at} for id_, used_at in uses.items()]
+        update_rows(session, rows.TOKEN, used)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.activity.commands import Command
@@ -26,7 +26,7 @@ from app.errors import Busy, WriteInDoubt
 from app.store.batch import load_state, store_changes
 from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
-from app.store.faults import Fault, as_told, fault_of
+from app.store.faults import Fault, as_told, fault_of, is_about_a_value
 from app.store.tokens import record_token_uses
 
 _log = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ def _may_be_fault_of_one(error: Exception) -> bool:
     """Return whether a value of one job may be at fault, rather than the database or its disk."""
     if isinstance(error, StoreError) or fault_of(error):
         return False
-    return not isinstance(error, DBAPIError) or isinstance(error, IntegrityError | DataError)
+    return not isinstance(error, DBAPIError) or is_about_a_value(error)
 
 
 def _translated(error: Exception) -> Exception:

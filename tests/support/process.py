@@ -67,15 +67,17 @@ class Process:
             self.popen.stdout.close()
 
 
-def environment(database: Path, **settings: str) -> dict[str, str]:
+def environment(database: Path | str, **settings: str) -> dict[str, str]:
+    """Return the environment of a process on a database: a file of SQLite, or an address."""
+    url = f"sqlite+aiosqlite:///{database}" if isinstance(database, Path) else database
     return os.environ | {
-        "TICKET_ACTIVITY_DATABASE_URL": f"sqlite+aiosqlite:///{database}",
+        "TICKET_ACTIVITY_DATABASE_URL": url,
         "TICKET_ACTIVITY_PORT": "0",
         **{f"TICKET_ACTIVITY_{name.upper()}": value for name, value in settings.items()},
     }
 
 
-def token(database: Path, *scopes: str) -> str:
+def token(database: Path | str, *scopes: str) -> str:
     """Issue a token to a new actor by the operator's command."""
     options = [option for scope in scopes for option in ("--scope", scope)]
     command = [str(ROOT / ".venv/bin/ticket-activity"), "token", "create", "--name", "test"]
@@ -90,7 +92,7 @@ def token(database: Path, *scopes: str) -> str:
 
 
 def serve(
-    database: Path,
+    database: Path | str,
     workers: int = 1,
     *,
     within: Sequence[str] = (),

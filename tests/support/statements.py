@@ -1,5 +1,6 @@
 """The statements that the engines of this process execute."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,4 +25,23 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 
 def scans(plan: list[str]) -> list[str]:
     """Return the steps of a plan that read a whole table or index."""
-    return [step for step in plan if step.startswith("SCAN") and "VIRTUAL TABLE" not in step]
+    return [
+        step
+        for step in plan
+        if "Seq Scan" in step or (step.startswith("SCAN") and "VIRTUAL TABLE" not in step)
+    ]
+
+
+def is_found_by(plan: list[str], index: str, *, alone: bool = False) -> bool:
+    """Return whether a plan searches an index by ticket and sorts nothing.
+
+    `alone`: and reads nothing but the index.
+    """
+    text = "\n".join(plan)
+    if "Index Cond: " in text:
+        scan = "Index Only Scan" if alone else "Index (Only )?Scan"
+        step = rf"{scan}( Backward)? using {index} on .*\n +Index Cond: \(+ticket_id ="
+        return re.search(step, text) is not None and "Sort" not in text
+    covering = "COVERING " if alone else "(COVERING )?"
+    step = rf"USING {covering}INDEX {index} \(ticket_id=\?"
+    return re.search(step, text) is not None and "TEMP B-TREE" not in text

@@ -1,0 +1,84 @@
+"""The engines of the tests: each makes databases of its own, with the tables or without."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import anyio
+from sqlalchemy.exc import DBAPIError
+
+from app.store.database import open_database
+from app.store.migrate import migrate
+from tests.support.postgresql import PostgresqlServer, postgresql_server
+
+REFUSED_VALUE = (UnicodeEncodeError, DBAPIError)
+"""What is raised for half of a surrogate pair: by SQLite's driver, and by PostgreSQL's."""
+
+
+class Engine(Protocol):
+    name: str
+
+    def new_database(self, *, is_migrated: bool = True) -> str:
+        """Make a database with no rows and return its address."""
+
+    def drop(self, url: str) -> None:
+        """Delete a database."""
+
+
+class SqliteEngine:
+    name = "sqlite"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._template = folder / "template.db"
+        _migrate(_sqlite_url(self._template))
+
+    def new_database(self, *, is_migrated: bool = True) -> str:
+        file = self._folder / str(uuid4()) / "ticket-activity.db"
+        file.parent.mkdir()
+        if is_migrated:
+            shutil.copy(self._template, file)
+        return _sqlite_url(file)
+
+    def drop(self, url: str) -> None:
+        shutil.rmtree(Path(url.partition(":///")[2]).parent)
+
+
+class PostgresqlEngine:
+    name = "postgresql"
+
+    def __init__(self, server: PostgresqlServer) -> None:
+        self.server = server
+        self._template = server.create()
+        _migrate(self._template)
+
+    def new_database(self, *, is_migrated: bool = True) -> str:
+        return self.server.create(self._template if is_migrated else None)
+
+    def drop(self, url: str) -> None:
+        self.server.drop(url)
+
+
+@contextmanager
+def engine_of(name: str, folder: Path, own_server: str | None, version: int) -> Iterator[Engine]:
+    if name == "sqlite":
+        yield SqliteEngine(folder)
+        return
+    with postgresql_server(own_server, version) as server:
+        yield PostgresqlEngine(server)
+
+
+def _sqlite_url(file: Path) -> str:
+    return f"sqlite+aiosqlite:///{file}"
+
+
+def _migrate(url: str) -> None:
+    async def run() -> None:
+        database = open_database(url)
+        await migrate(database)
+        await database.close()
+
+    anyio.run(run)

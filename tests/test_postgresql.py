@@ -1,0 +1,403 @@
+"""What is PostgreSQL's own: several processes, lost connections, the bell, folded text, JSON."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from anyio.from_thread import start_blocking_portal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import event, literal, select, text
+from sqlmodel import Session
+
+from app.activity.commands import CreateActivity, CreateTicket, UpdateActivity
+from app.activity.decide import Outcome
+from app.activity.state import ActivityType
+from app.activity.values import generate_uuid7
+from app.auth import Scope, Viewer
+from app.cli import main
+from app.errors import Busy, ServiceError, WriteInDoubt
+from app.main import create_timeline, running
+from app.settings import Settings
+from app.store.database import open_database
+from app.store.migrate import migrate, require_current
+from app.store.text_search import holds_words
+from app.timeline import Timeline
+from tests.support.engines import PostgresqlEngine
+from tests.support.postgresql import StartedServer, running_postgresql
+from tests.support.service import Clock
+
+pytestmark = pytest.mark.postgresql
+
+ADA = Viewer(UUID(int=1), "Ada", frozenset(Scope), "test")
+
+
+def a_ticket() -> CreateTicket:
+    return CreateTicket(generate_uuid7(Clock().now), "opened", {})
+
+
+def a_comment(ticket: CreateTicket, message: str) -> CreateActivity:
+    return CreateActivity(
+        ticket.ticket_id,
+        generate_uuid7(Clock().now),
+        ActivityType.COMMENT,
+        message,
+        {},
+        False,
+        None,
+    )
+
+
+@asynccontextmanager
+async def process(settings: Settings, **changed: Any) -> AsyncIterator[Timeline]:
+    """Run what a process of the service runs, on a database that others use too."""
+    timeline = create_timeline(settings.model_copy(update=changed), Clock())
+    async with running(timeline):
+        yield timeline
+
+
+@contextmanager
+def once(name: str, act: Any) -> Iterator[None]:
+    """Call a function at the next event of any engine, and at no later one."""
+    left = [act]
+
+    def handle(*arguments: Any) -> None:
+        if left:
+            left.pop()(*arguments)
+
+    event.listen(SqlEngine, name, handle)
+    try:
+        yield
+    finally:
+        event.remove(SqlEngine, name, handle)
+
+
+def pid_of(connection: Any) -> int:
+    pid: int = connection.connection.driver_connection.get_server_pid()
+    return pid
+
+
+async def messages(timeline: Timeline) -> list[str | None]:
+    """Return the messages of all entries, but the opening ones."""
+    statement = text("SELECT message FROM ticket_activity WHERE activity_type = 'comment'")
+    found = await timeline.reader.database.read(
+        lambda session: session.connection().execute(statement).scalars().all()
+    )
+    return list(found)
+
+
+# Several processes
+
+
+async def test_processes_that_write_to_the_same_tickets_lose_and_reorder_nothing(
+    settings: Settings,
+) -> None:
+    tickets = [a_ticket() for _ in range(4)]
+    async with process(settings) as one, process(settings) as other:
+        for ticket in tickets:
+            await one.submit(ADA, ticket)
+
+        async def write(timeline: Timeline, name: str) -> None:
+            for number in range(10):
+                for ticket in tickets if name < "c" else reversed(tickets):
+                    comment = a_comment(ticket, f"{name}{number}")
+                    assert isinstance(await timeline.submit(ADA, comment), Outcome)
+                    update = UpdateActivity(
+                        ticket.ticket_id, ticket.entry.activity_id, message=f"{name}{number}"
+                    )
+                    assert isinstance(await timeline.submit(ADA, update), Outcome)
+
+        await asyncio.gather(
+            *(
+                write(timeline, name)
+                for timeline, name in zip([one, other] * 2, "abcd", strict=True)
+            )
+        )
+        rows = await one.reader.database.read(histories)
+
+    for ticket in tickets:
+        found = [row for row in rows if row.ticket_id == ticket.ticket_id]
+        assert [row.seq for row in found] == list(range(1, 82))
+        latest = {row.activity_id: (row.version, row.message) for row in found}
+        assert len(latest) == 41
+        assert latest == {row.activity_id: (row.version_now, row.message_now) for row in found}
+        assert latest[ticket.entry.activity_id][0] == 41
+
+
+def histories(session: Session) -> list[Any]:
+    """Return every change in order, with the entry and the ticket as they are now."""
+    statement = text(
+        "SELECT c.*, a.version AS version_now, a.message AS message_now "
+        "FROM ticket_activity_change AS c JOIN ticket_activity AS a "
+        "ON a.ticket_id = c.ticket_id AND a.id = c.activity_id ORDER BY c.ticket_id, c.seq"
+    )
+    return list(session.connection().execute(statement))
+
+
+async def test_processes_that_start_together_migrate_once(engine: PostgresqlEngine) -> None:
+    url = engine.new_database(is_migrated=False)
+    databases = [open_database(url) for _ in range(4)]
+
+    await asyncio.gather(*(migrate(database) for database in databases))
+
+    for database in databases:
+        await require_current(database)
+        await database.close()
+    assert len(engine.server.execute("SELECT id FROM cursor_key", url)) == 1
+    engine.drop(url)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"database_poll_seconds": 1000}, {"database_poll_seconds": 0.05, "database_listen": False}],
+    ids=["by the bell", "by asking"],
+)
+async def test_a_change_by_another_process_wakes_a_reader(
+    settings: Settings, engine: PostgresqlEngine, how: dict[str, Any]
+) -> None:
+    ticket = a_ticket()
+    async with process(settings, **how) as one, process(settings, **how) as other:
+        created = await one.submit(ADA, ticket)
+        assert created.change
+        async with aclosing(one.feed.follow(ticket.ticket_id, created.change.seq)) as changes:
+            news = asyncio.ensure_future(anext(changes))
+            if how.get("database_listen", True):
+                await until_somebody_listens(settings, engine)
+            await other.submit(ADA, a_comment(ticket, "from afar"))
+
+            async with asyncio.timeout(10):
+                assert [change.activity.message for change in await news] == ["from afar"]
+
+
+async def test_a_lost_listener_is_replaced_and_nothing_is_missed(
+    settings: Settings, engine: PostgresqlEngine
+) -> None:
+    ticket = a_ticket()
+    async with process(settings, database_poll_seconds=1000) as one, process(settings) as other:
+        created = await one.submit(ADA, ticket)
+        assert created.change
+        async with aclosing(one.feed.follow(ticket.ticket_id, created.change.seq)) as changes:
+            news = asyncio.ensure_future(anext(changes))
+            await until_somebody_listens(settings, engine)
+            url = settings.database_url
+            ended = engine.server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE query LIKE 'LISTEN%' AND datname = current_database()",
+                url,
+            )
+            await other.submit(ADA, a_comment(ticket, "meanwhile"))
+
+            async with asyncio.timeout(10):
+                assert [change.activity.message for change in await news] == ["meanwhile"]
+    assert len(ended) == 1
+
+
+async def until_somebody_listens(settings: Settings, engine: PostgresqlEngine) -> None:
+    listening = (
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+    )
+    async with asyncio.timeout(10):
+        while not engine.server.execute(listening, settings.database_url):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+# Lost connections
+
+
+async def test_a_connection_lost_before_the_commit_is_replaced(
+    settings: Settings, engine: PostgresqlEngine
+) -> None:
+    ticket = a_ticket()
+    async with process(settings) as timeline:
+        await timeline.submit(ADA, ticket)
+
+        def end(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            engine.server.execute(f"SELECT pg_terminate_backend({pid_of(connection)})")
+
+        with once("after_cursor_execute", end):
+            await timeline.submit(ADA, a_comment(ticket, "kept"))
+
+        assert await messages(timeline) == ["kept"]
+
+
+async def test_a_connection_lost_during_the_commit_is_in_doubt(
+    settings: Settings, engine: PostgresqlEngine
+) -> None:
+    ticket = a_ticket()
+    async with process(settings) as timeline:
+        await timeline.submit(ADA, ticket)
+
+        def end(connection: Any) -> None:
+            engine.server.execute(f"SELECT pg_terminate_backend({pid_of(connection)})")
+
+        with once("commit", end), pytest.raises(WriteInDoubt):
+            await timeline.submit(ADA, a_comment(ticket, "in doubt"))
+
+        assert await messages(timeline) in ([], ["in doubt"])
+        await timeline.submit(ADA, a_comment(ticket, "after"))
+        assert (await messages(timeline))[-1] == "after"
+
+
+async def test_a_deadlock_is_resolved_by_a_repetition(settings: Settings) -> None:
+    first, second = sorted([a_ticket(), a_ticket()], key=lambda ticket: ticket.ticket_id)
+    async with process(settings) as timeline:
+        await asyncio.gather(timeline.submit(ADA, first), timeline.submit(ADA, second))
+        other = await asyncpg.connect(settings.database_url.replace("+asyncpg", "", 1))
+        await other.execute("SET deadlock_timeout = '1min'; BEGIN")
+        lock = "SELECT id FROM ticket WHERE id = $1 FOR UPDATE"
+        await other.execute(lock, second.ticket_id)
+
+        writes = asyncio.gather(
+            timeline.submit(ADA, a_comment(first, "one")),
+            timeline.submit(ADA, a_comment(second, "two")),
+        )
+        await until_somebody_waits(other)
+        await other.execute(lock, first.ticket_id)  # a deadlock, until the writer gives way
+        await other.execute("COMMIT")
+        await writes
+        await other.close()
+
+        assert sorted(map(str, await messages(timeline))) == ["one", "two"]
+
+
+async def until_somebody_waits(connection: Any) -> None:
+    async with asyncio.timeout(10):
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while not await connection.fetchval(waiting):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def server() -> Iterator[StartedServer]:
+    with running_postgresql() as server:
+        yield server
+
+
+async def test_without_the_server_everything_is_busy_and_with_it_everything_works(
+    server: StartedServer,
+) -> None:
+    database = open_database(server.url)
+    await migrate(database)
+    await database.close()
+    ticket = a_ticket()
+    async with process(Settings(database_url=server.url)) as timeline:
+        await timeline.submit(ADA, ticket)
+
+        server.stop(signal.SIGQUIT)
+        with pytest.raises(Busy):
+            await timeline.submit(ADA, a_comment(ticket, "lost"))
+        with pytest.raises(Busy):
+            await timeline.read(ADA, lambda view: view.load_tickets([ticket.ticket_id]))
+        server.start()
+
+        await recovered(timeline, ticket)
+        assert await messages(timeline) == ["kept"]
+
+
+async def recovered(timeline: Timeline, ticket: CreateTicket) -> None:
+    """Wait until reads and writes work again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await timeline.read(ADA, lambda view: view.load_tickets([ticket.ticket_id]))
+                await timeline.submit(ADA, a_comment(ticket, "kept"))
+            except ServiceError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+def test_a_start_without_the_server_is_one_line_in_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    url = f"postgresql+asyncpg://service:secret@127.0.0.1:{port}/tickets"
+    monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", url)
+    monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_START_SECONDS", "0.6")
+
+    assert main(["migrate"]) == 1
+
+    waiting, refused = capsys.readouterr().err.splitlines()
+    assert waiting.startswith(
+        f"ticket-activity: The database tickets at 127.0.0.1:{port} cannot be reached yet"
+    )
+    assert refused.startswith(
+        f"ticket-activity: The database tickets at 127.0.0.1:{port} cannot be reached: "
+    )
+    assert "secret" not in waiting + refused
+
+
+def test_a_start_that_may_not_migrate_refuses_a_database_that_is_behind(
+    engine: PostgresqlEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = engine.new_database(is_migrated=False)
+    monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", url)
+    monkeypatch.setenv("TICKET_ACTIVITY_MIGRATE_AT_START", "false")
+    monkeypatch.setenv("TICKET_ACTIVITY_PORT", "0")
+
+    assert main(["serve"]) == 1
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert "behind this code" in line
+    engine.drop(url)
+
+
+# Text and JSON
+
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+folding = st.text(characters) | st.text("ßẞſKÅİıΣσςﬁﬃŉǰΐᾳ Aa\u0307\u0345")
+
+
+@pytest.fixture(scope="module")
+def finds(blank: Settings) -> Iterator[Callable[[str, list[str]], bool]]:
+    """Ask the database whether a text holds words."""
+    with start_blocking_portal() as portal:
+        database = portal.call(open_database, blank.database_url)
+
+        def ask(message: str, words: list[str]) -> bool:
+            found: Any = select(holds_words(literal(message), words))  # type: ignore[arg-type]
+            holds: bool = portal.call(
+                database.read, lambda session: session.connection().execute(found).scalar_one()
+            )
+            return holds
+
+        yield ask
+        portal.call(database.close)
+
+
+@settings(max_examples=100, deadline=None)
+@given(message=folding, sought=folding, ends=st.tuples(st.integers(0, 20), st.integers(0, 20)))
+def test_text_is_found_as_python_folds_it(
+    finds: Callable[[str, list[str]], bool], message: str, sought: str, ends: tuple[int, int]
+) -> None:
+    folded = message.casefold()
+    for words in (sought.casefold().split(), folded[min(ends) : max(ends)].split()):
+        if words:
+            assert finds(message, words) is all(word in folded for word in words)
+
+
+async def test_json_keeps_what_jsonb_would_change(settings: Settings) -> None:
+    written = '{"b":1.0,"a":-0.0,"c":1e300,"d":9223372036854775807}'
+
+    def stored_as(type_: str) -> Any:
+        statement = text(f"SELECT CAST(CAST(:written AS {type_}) AS text)")
+        return lambda session: (
+            session.connection().execute(statement, {"written": written}).scalar_one()
+        )
+
+    database = open_database(settings.database_url)
+    assert await database.read(stored_as("json")) == written
+    changed = await database.read(stored_as("jsonb"))
+    await database.close()
+    assert changed.startswith('{"a": 0.0, "b": 1.0, "c": 1000000')
