@@ -24,7 +24,7 @@ from app.activity.listing import EVERYTHING, Filter, Listing, Page, Position, Si
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.activity.visible_changes import Begun, RecordedChange, SeenChange, as_seen
 from app.auth import Viewer
-from app.errors import InvalidInput, NotFound, TooManyStreams
+from app.errors import InvalidInput, NotFound, TooManyStreams, UserError
 from app.json_text import encode_json
 from app.store import queries
 from app.store.feed import Feed
@@ -32,7 +32,7 @@ from app.store.loads import Snapshot
 from app.store.queries import load_cursor_key
 from app.store.reader import Reader
 from app.store.timeline_cache import TimelineCache
-from app.store.writer import Writer
+from app.store.writer import Verdict, Writer
 
 T = TypeVar("T")
 
@@ -202,6 +202,31 @@ class Timeline:
         command.check(self.limits)
         return await self.writer.submit(viewer, command)
 
+    async def submit_all(
+        self, viewer: Viewer, commands: Sequence[Command | UserError]
+    ) -> list[Outcome | UserError]:
+        """Carry out commands as one unit of work; return the outcome or the error of each.
+
+        An error in place of a command, which could not be built, is returned as it is. Raises
+        Forbidden, Busy and StorageFull, and then nothing is written, and WriteInDoubt.
+        """
+        policy.require_read(viewer)
+        attempts = [self._checked(command) for command in commands]
+        good = [attempt for attempt in attempts if not isinstance(attempt, UserError)]
+        verdicts = iter(await self.writer.submit_all(viewer, good) if good else ())
+        return [
+            attempt if isinstance(attempt, UserError) else _expected(next(verdicts))
+            for attempt in attempts
+        ]
+
+    def _checked(self, command: Command | UserError) -> Command | UserError:
+        try:
+            if not isinstance(command, UserError):
+                command.check(self.limits)
+        except UserError as error:
+            return error
+        return command
+
     def view(self, viewer: Viewer, snapshot: Snapshot) -> View:
         """Return what a viewer sees of a snapshot. Raises Forbidden."""
         return View(viewer, snapshot, self.cursors, self.cache)
@@ -256,6 +281,13 @@ class Timeline:
         async with self._matching:
             await asyncio.sleep(0)
             return list(as_seen(viewer, changes, wanted))
+
+
+def _expected(verdict: Verdict) -> Outcome | UserError:
+    """Return the verdict on a command; raise it if it is a fault."""
+    if isinstance(verdict, Outcome | UserError):
+        return verdict
+    raise verdict
 
 
 def _page_bytes(page: Page[Activity]) -> int:

@@ -1,6 +1,7 @@
 """Absent and null are two things in every input: what each does, field by field."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from graphql import GraphQLInputObjectType, build_schema
@@ -9,7 +10,10 @@ from app.auth import Scope
 from app.graphql.schema import print_schema
 from tests.support.service import JSON, Client, Service
 
-CREATED = "ticketActivity { message metadata isPrivate documentId } userErrors { code path }"
+CREATED = (
+    "ticketActivity { message metadata isPrivate documentId actorId } userErrors { code path }"
+)
+ACTOR = UUID("0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e")
 MUTATIONS = {
     "CreateTicketInput": f"""
       mutation M($input: CreateTicketInput!) {{
@@ -31,6 +35,26 @@ MUTATIONS = {
         result: deleteTicketActivity(input: $input) { userErrors { code path } }
       }
     """,
+    "RedactTicketActivityInput": """
+      mutation M($input: RedactTicketActivityInput!) {
+        result: redactTicketActivity(input: $input) { userErrors { code path } }
+      }
+    """,
+    "RestoreTicketActivityInput": """
+      mutation M($input: RestoreTicketActivityInput!) {
+        result: restoreTicketActivity(input: $input) { userErrors { code path } }
+      }
+    """,
+    "CreateTicketActivitiesInput": """
+      mutation M($input: CreateTicketActivitiesInput!) {
+        result: createTicketActivities(input: $input) { userErrors { code path } }
+      }
+    """,
+    "UpdateTicketActivitiesInput": """
+      mutation M($input: UpdateTicketActivitiesInput!) {
+        result: updateTicketActivities(input: $input) { userErrors { code path } }
+      }
+    """,
 }
 LIST = """
 query L($ticketId: ID!, $filter: TicketActivityFilter, $orderBy: TicketActivityOrder) {
@@ -45,6 +69,10 @@ REQUIRED = {
     *(("CreateTicketActivityInput", name) for name in ("ticketId", "activityType")),
     *(("UpdateTicketActivityInput", name) for name in ("ticketId", "activityId")),
     *(("DeleteTicketActivityInput", name) for name in ("ticketId", "activityId")),
+    *(("RedactTicketActivityInput", name) for name in ("ticketId", "activityId", "reason")),
+    *(("RestoreTicketActivityInput", name) for name in ("ticketId", "activityId", "toVersion")),
+    ("CreateTicketActivitiesInput", "items"),
+    ("UpdateTicketActivitiesInput", "items"),
 }
 # Null is refused as above; left out, the field has the default that the schema states.
 DEFAULTED = {
@@ -56,18 +84,21 @@ DEFAULTED = {
 }
 # Null means nothing: a user error, or INVALID_INPUT of the listing.
 WITHOUT_NULL = {
-    ("CreateTicketInput", "id"),
-    ("CreateTicketActivityInput", "id"),
+    *(("CreateTicketInput", name) for name in ("id", "createdAt", "updatedAt")),
+    *(("CreateTicketActivityInput", name) for name in ("id", "createdAt", "updatedAt")),
     *(
         ("UpdateTicketActivityInput", name)
         for name in ("metadata", "metadataPatch", "isPrivate", "expectedVersion")
     ),
     ("DeleteTicketActivityInput", "expectedVersion"),
+    ("RestoreTicketActivityInput", "expectedVersion"),
     *(("TicketActivityFilter", name) for name in ("types", "isPrivate", "since", "until", "text")),
 }
 # Null is a value: what it leads to, and what absence leads to.
 WITH_NULL: dict[tuple[str, str], tuple[Any, Any]] = {
     ("CreateTicketInput", "message"): (None, None),
+    ("CreateTicketInput", "actorId"): (None, str(ACTOR)),
+    ("CreateTicketActivityInput", "actorId"): (None, str(ACTOR)),
     ("CreateTicketActivityInput", "message"): (None, None),
     ("CreateTicketActivityInput", "documentId"): (None, None),
     ("UpdateTicketActivityInput", "message"): (None, "before"),
@@ -77,7 +108,7 @@ WITH_NULL: dict[tuple[str, str], tuple[Any, Any]] = {
 
 @pytest.fixture
 async def author(service: Service) -> Client:
-    return await service.client(*Scope)
+    return await service.client(*Scope, actor_id=ACTOR)
 
 
 @pytest.fixture
@@ -95,6 +126,10 @@ def complete(entry: JSON, input_: str) -> JSON:
         "CreateTicketActivityInput": {"ticketId": entry["ticketId"], "activityType": "COMMENT"},
         "UpdateTicketActivityInput": named,
         "DeleteTicketActivityInput": named,
+        "RedactTicketActivityInput": named | {"reason": "A reason."},
+        "RestoreTicketActivityInput": named | {"toVersion": 1},
+        "CreateTicketActivitiesInput": {"items": []},
+        "UpdateTicketActivitiesInput": {"items": []},
     }.get(input_, {})
 
 

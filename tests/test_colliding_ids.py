@@ -107,17 +107,24 @@ def summary(outcome: Outcome | BaseException) -> object:
 
 
 async def carry_out(
-    blank: Settings, sequence: Sequence[Command], batch_size: int
+    blank: Settings, sequence: Sequence[Command], batch_size: int | None
 ) -> tuple[list[object], dict[str, list[Any]]]:
-    """Submit all at once to a writer whose batches hold that many; return outcomes and tables."""
-    wanted = blank.model_copy(update={"write_batch_size": batch_size})
+    """Submit all at once to a writer whose batches hold that many; return outcomes and tables.
+
+    Without a batch size they are submitted as one.
+    """
+    wanted = blank.model_copy(update={"write_batch_size": batch_size or 1})
     timeline = create_timeline(wanted, Clock())
     async with running(timeline):
         database = timeline.reader.database
         await database.write(empty_tables)
-        outcomes = await asyncio.gather(
-            *(timeline.submit(ADA, command) for command in sequence), return_exceptions=True
-        )
+        outcomes: Sequence[Outcome | BaseException]
+        if batch_size is None:
+            outcomes = await timeline.submit_all(ADA, sequence)
+        else:
+            outcomes = await asyncio.gather(
+                *(timeline.submit(ADA, command) for command in sequence), return_exceptions=True
+            )
         tables = await database.read(read_tables)
     return [summary(outcome) for outcome in outcomes], tables
 
@@ -131,9 +138,10 @@ async def carry_out(
 async def test_any_commands_lead_to_the_same_however_they_are_batched(
     blank: Settings, sequence: list[Command]
 ) -> None:
-    found = [await carry_out(blank, sequence, batch_size) for batch_size in (len(sequence), 3, 1)]
+    sizes = (len(sequence), 3, 1, None)
+    found = [await carry_out(blank, sequence, batch_size) for batch_size in sizes]
 
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
     state = found[0][1]
     owners = [row[0] for row in state["node"]]
     stored = [row[0] for row in state["ticket"]] + [row[1] for row in state["ticket_activity"]]

@@ -17,7 +17,7 @@ from app.activity.commands import Command
 from app.activity.decide import Outcome
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.auth import Viewer
-from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError
+from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError, UserError
 from app.store.loads import Batch, K, Snapshot, V
 from app.store.long_reads import OwnSnapshot
 from app.timeline import Timeline, View
@@ -50,7 +50,7 @@ class Context:
         """Forget everything that was loaded, and read from another snapshot."""
         self._snapshot = snapshot
         self._view: View | None = None
-        self._written: Outcome | None = None
+        self._written: dict[UUID, Ticket] = {}
         self._revisions: dict[tuple[int, int], DataLoader[Activity, list[Revision]]] = {}
         self._redactions: DataLoader[Activity, Redaction | None] | None = None
 
@@ -78,8 +78,8 @@ class Context:
 
     async def load_ticket(self, id_: UUID) -> Ticket | None:
         """Return the ticket; the one that a mutation wrote needs no read."""
-        if self._written and self._written.ticket.id == id_:
-            return self._written.ticket
+        if id_ in self._written:
+            return self._written[id_]
         [ticket] = await self.view.load_tickets([id_])
         return ticket
 
@@ -108,8 +108,23 @@ class MutationContext(Context):
             await self._begin_payload(is_committed=False)
             raise
         await self._begin_payload(is_committed=True)
-        self._written = outcome
+        self._written[outcome.ticket.id] = outcome.ticket
         return outcome
+
+    async def submit_all(
+        self, commands: Sequence[Command | UserError]
+    ) -> list[Outcome | UserError]:
+        """Carry out commands as one unit of work. The payload then reads the state after it."""
+        try:
+            found = await self.timeline.submit_all(self.viewer, commands)
+        except Exception:
+            await self._begin_payload(is_committed=False)
+            raise
+        outcomes = [one for one in found if isinstance(one, Outcome)]
+        await self._begin_payload(is_committed=bool(outcomes))
+        # The last outcome of a ticket is the newest.
+        self._written.update({outcome.ticket.id: outcome.ticket for outcome in outcomes})
+        return found
 
     async def close(self) -> None:
         await self._own.close()

@@ -1,7 +1,7 @@
 """The inputs of the mutations, and the commands that are built from them."""
 
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -27,6 +27,9 @@ from app.graphql.scalars import JSONObject
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+MAX_ITEMS: Final = 100
+"""Most items of one bulk mutation."""
 
 _CLIENT_ID = (
     "The id to create it under, for safe retries: the same id with the same content again answers "
@@ -177,6 +180,20 @@ class UpdateTicketActivityInput:
             is_private=absent(self.is_private),
             expected_versions=_expected_versions(self.expected_version),
         )
+
+
+@strawberry.input(description="What `createTicketActivities` takes.")
+class CreateTicketActivitiesInput:
+    items: list[CreateTicketActivityInput] = strawberry.field(
+        description=f"The new entries, of any tickets, at most {MAX_ITEMS}."
+    )
+
+
+@strawberry.input(description="What `updateTicketActivities` takes.")
+class UpdateTicketActivitiesInput:
+    items: list[UpdateTicketActivityInput] = strawberry.field(
+        description=f"The updates, of any tickets, at most {MAX_ITEMS}."
+    )
 
 
 @strawberry.input(description="What `deleteTicketActivity` takes.")

@@ -1,5 +1,6 @@
 """The root fields that write. They turn inputs into commands, and outcomes into payloads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Protocol
@@ -7,135 +8,34 @@ from typing import Annotated, Protocol
 import strawberry
 
 from app.activity.commands import Command
-from app.errors import Forbidden, VersionConflict
+from app.activity.decide import Outcome
+from app.auth import Viewer
+from app.errors import InvalidInput, VersionConflict
 from app.errors import UserError as ServiceUserError
 from app.graphql.context import MutationInfo
-from app.graphql.enums import CannotUpdateReason, UserErrorCode
 from app.graphql.inputs import (
+    MAX_ITEMS,
+    CreateTicketActivitiesInput,
     CreateTicketActivityInput,
     CreateTicketInput,
     DeleteTicketActivityInput,
     RedactTicketActivityInput,
     RestoreTicketActivityInput,
+    UpdateTicketActivitiesInput,
     UpdateTicketActivityInput,
 )
-from app.graphql.types import EdgeOrder, Ticket, TicketActivity, TicketActivityEdge
-
-
-@strawberry.type(description="The reason why a mutation changed nothing.")
-class UserError:
-    code: UserErrorCode = strawberry.field(description="The kind of error, for programs.")
-    message: str = strawberry.field(
-        description="What is wrong, where, and which limit applies, for people."
-    )
-    path: list[str] | None = strawberry.field(
-        description=(
-            'The argument at fault, from the outside in: `["input", "metadata"]`. Null where none '
-            "is, as when the token lacks a scope."
-        )
-    )
-    reasons: list[CannotUpdateReason] = strawberry.field(
-        description="On `FORBIDDEN` all the reasons; empty otherwise."
-    )
-
-    @classmethod
-    def of(cls, error: ServiceUserError) -> "UserError":
-        reasons = error.reasons if isinstance(error, Forbidden) else ()
-        return cls(
-            code=UserErrorCode(error.code),
-            message=error.message,
-            path=["input", *map(str, error.path)] if error.path else None,
-            reasons=[CannotUpdateReason(reason) for reason in reasons],
-        )
-
-
-_USER_ERRORS = "Why nothing changed; empty on success."
-
-
-@strawberry.type(description="What `createTicket` answers.")
-class CreateTicketPayload:
-    ticket: Ticket | None = strawberry.field(description="The ticket; null if the mutation failed.")
-    ticket_activity: TicketActivity | None = strawberry.field(
-        description="Its `TICKET_CREATED` entry; null if the mutation failed."
-    )
-    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
-
-
-@strawberry.type(description="What `createTicketActivity` answers.")
-class CreateTicketActivityPayload:
-    ticket_activity: TicketActivity | None = strawberry.field(
-        description="The new entry; null if the mutation failed."
-    )
-    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
-
-    @strawberry.field(
-        description=(
-            "The new entry with its place in a list, to put it there; null if the mutation failed."
-        )
-    )
-    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
-        return TicketActivityEdge.of(self.ticket_activity, order_by)
-
-
-@strawberry.type(description="What `updateTicketActivity` answers.")
-class UpdateTicketActivityPayload:
-    ticket_activity: TicketActivity | None = strawberry.field(
-        description=(
-            "The entry after the update. On `VERSION_CONFLICT` the entry as it is now, to merge "
-            "with; null if the mutation failed otherwise."
-        )
-    )
-    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
-
-    @strawberry.field(
-        description="`ticketActivity` with its place in a list; null where that is null."
-    )
-    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
-        return TicketActivityEdge.of(self.ticket_activity, order_by)
-
-
-@strawberry.type(description="What `deleteTicketActivity` answers.")
-class DeleteTicketActivityPayload:
-    deleted_ticket_activity_id: strawberry.ID | None = strawberry.field(
-        description="The id of the deleted entry; null if the mutation failed."
-    )
-    ticket_activity: TicketActivity | None = strawberry.field(
-        description="On `VERSION_CONFLICT` the entry as it is now; null otherwise."
-    )
-    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
-
-
-@strawberry.type(description="What `redactTicketActivity` answers.")
-class RedactTicketActivityPayload:
-    ticket_activity: TicketActivity | None = strawberry.field(
-        description=(
-            "The entry without message and metadata; null if it is deleted, or the mutation failed."
-        )
-    )
-    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
-
-    @strawberry.field(
-        description="`ticketActivity` with its place in a list; null where that is null."
-    )
-    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
-        return TicketActivityEdge.of(self.ticket_activity, order_by)
-
-
-@strawberry.type(description="What `restoreTicketActivity` answers.")
-class RestoreTicketActivityPayload:
-    ticket_activity: TicketActivity | None = strawberry.field(
-        description=(
-            "The entry after it was restored. On `VERSION_CONFLICT` the entry as it is now, null "
-            "if it is deleted; null if the mutation failed otherwise."
-        )
-    )
-    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
-
-    @strawberry.field(
-        description="`ticketActivity` with its place in a list; null where that is null."
-    )
-    def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
-        return TicketActivityEdge.of(self.ticket_activity, order_by)
+from app.graphql.payloads import (
+    CreateTicketActivitiesPayload,
+    CreateTicketActivityPayload,
+    CreateTicketPayload,
+    DeleteTicketActivityPayload,
+    RedactTicketActivityPayload,
+    RestoreTicketActivityPayload,
+    UpdateTicketActivitiesPayload,
+    UpdateTicketActivityPayload,
+    UserError,
+)
+from app.graphql.types import Ticket, TicketActivity
 
 
 @strawberry.type(
@@ -189,6 +89,60 @@ class Mutation:
         result = await _submit(info, input)
         return UpdateTicketActivityPayload(
             ticket_activity=result.activity, user_errors=result.errors
+        )
+
+    @strawberry.field(
+        description=(
+            f"Add up to {MAX_ITEMS} entries as one unit of work: one COMMIT, each item decided on "
+            "the state after those before it. An item that is refused does not affect the others; "
+            "the `path` of its error begins with `input`, `items` and its number."
+        )
+    )
+    async def create_ticket_activities(
+        self,
+        info: MutationInfo,
+        input: Annotated[
+            CreateTicketActivitiesInput, strawberry.argument(description="The new entries.")
+        ],
+    ) -> CreateTicketActivitiesPayload:
+        results, errors = await _submit_all(info, input.items)
+        return CreateTicketActivitiesPayload(
+            results=None
+            if results is None
+            else [
+                CreateTicketActivityPayload(
+                    ticket_activity=result.activity, user_errors=result.errors
+                )
+                for result in results
+            ],
+            user_errors=errors,
+        )
+
+    @strawberry.field(
+        description=(
+            f"Update up to {MAX_ITEMS} entries as one unit of work, as `createTicketActivities` "
+            "does. Each item may have its own `expectedVersion`."
+        )
+    )
+    async def update_ticket_activities(
+        self,
+        info: MutationInfo,
+        input: Annotated[
+            UpdateTicketActivitiesInput,
+            strawberry.argument(description="Which entries, and what to change."),
+        ],
+    ) -> UpdateTicketActivitiesPayload:
+        results, errors = await _submit_all(info, input.items)
+        return UpdateTicketActivitiesPayload(
+            results=None
+            if results is None
+            else [
+                UpdateTicketActivityPayload(
+                    ticket_activity=result.activity, user_errors=result.errors
+                )
+                for result in results
+            ],
+            user_errors=errors,
         )
 
     @strawberry.field(
@@ -267,12 +221,51 @@ class _Result:
 
 
 async def _submit(info: MutationInfo, input_: _Input) -> _Result:
-    """Carry out a mutation. A UserError becomes data of the payload here, and nowhere else."""
+    """Carry out a mutation. A UserError becomes data of the payload."""
     context = info.context
     try:
         outcome = await context.submit(input_.command(context.timeline.clock()))
     except ServiceUserError as error:
-        current = error.current if isinstance(error, VersionConflict) else None
-        return _Result(None, TicketActivity.of(current, context.viewer), [UserError.of(error)])
-    activity = TicketActivity.of(outcome.activity, context.viewer)
-    return _Result(Ticket.of(outcome.ticket), activity, [])
+        return _refused(context.viewer, error)
+    return _done(context.viewer, outcome)
+
+
+async def _submit_all(
+    info: MutationInfo, items: Sequence[_Input]
+) -> tuple[list[_Result] | None, list[UserError]]:
+    """Carry out a bulk mutation. Return a result for each item, or else why there are none."""
+    context = info.context
+    try:
+        found = await context.submit_all(_commands(items, context.timeline.clock()))
+    except ServiceUserError as error:
+        return None, [UserError.of(error)]
+    viewer = context.viewer
+    results = [
+        _done(viewer, one) if isinstance(one, Outcome) else _refused(viewer, one, "items", number)
+        for number, one in enumerate(found)
+    ]
+    return results, []
+
+
+def _commands(items: Sequence[_Input], now: datetime) -> list[Command | ServiceUserError]:
+    """Return the command of each item, or the error of one from which none can be built."""
+    if len(items) > MAX_ITEMS:
+        raise InvalidInput(
+            f"items holds {len(items)} items; the limit is {MAX_ITEMS}.", path=("items",)
+        )
+    commands: list[Command | ServiceUserError] = []
+    for item in items:
+        try:
+            commands.append(item.command(now))
+        except ServiceUserError as error:
+            commands.append(error)
+    return commands
+
+
+def _done(viewer: Viewer, outcome: Outcome) -> _Result:
+    return _Result(Ticket.of(outcome.ticket), TicketActivity.of(outcome.activity, viewer), [])
+
+
+def _refused(viewer: Viewer, error: ServiceUserError, *place: str | int) -> _Result:
+    current = error.current if isinstance(error, VersionConflict) else None
+    return _Result(None, TicketActivity.of(current, viewer), [UserError.of(error, *place)])

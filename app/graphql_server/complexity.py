@@ -13,6 +13,8 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInputType,
     GraphQLInterfaceType,
     GraphQLNamedType,
     GraphQLNonNull,
@@ -47,8 +49,8 @@ class ListSizes:
         return (
             "A query has a cost, which is bounded: each field costs 1, and what is selected on the "
             "items of a list costs as often as there may be items, and at least 1 for each of "
-            f"them: `first` or `last` (left out: {self.default}), or the number of `ids`; a "
-            f"variable in their place counts as {self.maximum}."
+            f"them: `first` or `last` (left out: {self.default}), the number of `ids`, or that of "
+            f"the `items` of an input; a variable in their place counts as {self.maximum}."
         )
 
 
@@ -213,7 +215,11 @@ def _is_list_of_objects(definition: GraphQLField) -> bool:
 
 def _size(node: FieldNode, definition: GraphQLField | None, sizes: ListSizes) -> int | None:
     """Return how many items the field's arguments ask for, or None if it has no such argument."""
-    if definition is None or not any(name in definition.args for name in _SIZES):
+    if definition is None:
+        return None
+    if any(_holds_items(argument.type) for argument in definition.args.values()):
+        return _written_items(node, sizes)
+    if not any(name in definition.args for name in _SIZES):
         return None
     given = [argument.value for argument in node.arguments or () if argument.name.value in _SIZES]
     if not given:
@@ -226,4 +232,19 @@ def _size(node: FieldNode, definition: GraphQLField | None, sizes: ListSizes) ->
         return number if 0 <= number <= sizes.maximum else sizes.maximum
     if isinstance(value, ListValueNode):
         return len(value.values)
+    return sizes.maximum
+
+
+def _holds_items(type_: GraphQLInputType) -> bool:
+    """Return whether an argument is an input object with the list `items`, answered one by one."""
+    named = get_named_type(type_)
+    return isinstance(named, GraphQLInputObjectType) and "items" in named.fields
+
+
+def _written_items(node: FieldNode, sizes: ListSizes) -> int:
+    """Return the number of the `items` in the document, or the most there may be in a variable."""
+    for argument in node.arguments or ():
+        for member in getattr(argument.value, "fields", ()):
+            if member.name.value == "items" and isinstance(member.value, ListValueNode):
+                return len(member.value.values)
     return sizes.maximum

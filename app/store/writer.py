@@ -7,10 +7,11 @@ an outcome before the COMMIT.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Final
 from uuid import UUID
 
@@ -42,17 +43,19 @@ Verdict = Outcome | Exception
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    viewer: Viewer
-    command: Command
-    answer: asyncio.Future[Outcome]
+    """The commands of one caller, who gets a verdict on each. They are never apart."""
 
-    def settle(self, verdict: Verdict) -> None:
+    viewer: Viewer
+    commands: Sequence[Command]
+    answer: asyncio.Future[Sequence[Verdict]]
+
+    def settle(self, verdicts: Sequence[Verdict] | Exception) -> None:
         if self.answer.done():  # the caller has gone
             return
-        if isinstance(verdict, Exception):
-            self.answer.set_exception(verdict)
+        if isinstance(verdicts, Exception):
+            self.answer.set_exception(verdicts)
         else:
-            self.answer.set_result(verdict)
+            self.answer.set_result(verdicts)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +70,7 @@ class Writer:
     published: Callable[[Collection[UUID]], None]
     idle_seconds: float = IDLE_SECONDS
     _queue: deque[_Job] = field(default_factory=deque)
+    _queued_count: int = 0  # commands in the queue
     _token_uses: dict[str, datetime] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_closing: bool = False
@@ -78,7 +82,7 @@ class Writer:
         """Why a command would be answered BUSY now; None when it would be taken."""
         if self._is_closing:
             return "The service is shutting down; send the request again."
-        if len(self._queue) >= self.queue_size:
+        if self._queued_count >= self.queue_size:
             return f"{self.queue_size} writes are waiting already; send the request again."
         return None
 
@@ -88,10 +92,22 @@ class Writer:
         Raises UserError, Busy, StorageFull and WriteInDoubt. A caller that is cancelled while its
         command waits takes it back; once the unit of work has begun, it is carried out.
         """
+        [verdict] = await self.submit_all(viewer, (command,))
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    async def submit_all(self, viewer: Viewer, commands: Sequence[Command]) -> Sequence[Verdict]:
+        """Return a verdict on each command, in order, after the one COMMIT that they share.
+
+        An error of one command does not affect the others. Raises as `submit` what is an error of
+        all of them.
+        """
         if refusal := self.refusal:
             raise Busy(refusal)
-        job = _Job(viewer, command, asyncio.get_running_loop().create_future())
+        job = _Job(viewer, commands, asyncio.get_running_loop().create_future())
         self._queue.append(job)
+        self._queued_count += len(commands)
         self._wake.set()
         return await job.answer
 
@@ -153,9 +169,15 @@ class Writer:
 
     def _take(self) -> list[_Job]:
         """Take a batch off the queue, without commands whose callers have gone."""
-        count = min(len(self._queue), self.batch_size)
-        jobs = [self._queue.popleft() for _ in range(count)]
-        return [job for job in jobs if not job.answer.done()]
+        jobs: list[_Job] = []
+        count = 0
+        while self._queue and count < self.batch_size:
+            job = self._queue.popleft()
+            self._queued_count -= len(job.commands)
+            if not job.answer.done():
+                jobs.append(job)
+                count += len(job.commands)
+        return jobs
 
     async def _write(self, jobs: Sequence[_Job]) -> None:
         """Run one unit of work, and settle its jobs whatever happens."""
@@ -184,29 +206,32 @@ class Writer:
         else:
             for job, verdict in zip(jobs, verdicts, strict=True):
                 job.settle(verdict)
-            changes = _changes(verdicts)
+            changes = _changes(chain.from_iterable(verdicts))
             self._must_erase |= _has_redaction(changes)
             self.published({change.ticket.id for change in changes})
 
     def _work(
         self, jobs: Sequence[_Job], uses: dict[str, datetime], session: Session
-    ) -> list[Verdict]:
+    ) -> list[list[Verdict]]:
         """Load, decide and store, within the transaction."""
-        verdicts: list[Verdict] = []
+        verdicts: list[list[Verdict]] = []
         if jobs:
-            state = load_state(session, [job.command for job in jobs])
-            verdicts = [self._decide(state, job) for job in jobs]
-            changes = _changes(verdicts)
+            state = load_state(session, [command for job in jobs for command in job.commands])
+            verdicts = [
+                [self._decide(state, job.viewer, command) for command in job.commands]
+                for job in jobs
+            ]
+            changes = _changes(chain.from_iterable(verdicts))
             store_changes(session, changes)
             if _has_redaction(changes):
                 self.database.mark_erasure(session)
         record_token_uses(session, uses)
         return verdicts
 
-    def _decide(self, state: State, job: _Job) -> Verdict:
-        """Decide one job on the state after those before it. An error is for its caller alone."""
+    def _decide(self, state: State, viewer: Viewer, command: Command) -> Verdict:
+        """Decide a command on the state after those before it. An error is that of it alone."""
         try:
-            outcome = decide(state, job.command, job.viewer, self.clock(), self.limits)
+            outcome = decide(state, command, viewer, self.clock(), self.limits)
             if outcome.change:
                 state.apply(outcome.change)
         except Exception as error:
@@ -219,7 +244,7 @@ def _settle(jobs: Sequence[_Job], verdict: Exception) -> None:
         job.settle(verdict)
 
 
-def _changes(verdicts: Sequence[Verdict]) -> list[Change]:
+def _changes(verdicts: Iterable[Verdict]) -> list[Change]:
     return [
         verdict.change for verdict in verdicts if isinstance(verdict, Outcome) and verdict.change
     ]
