@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import ssl
 import stat
 import sys
@@ -22,6 +23,7 @@ from app.auth import IssuedToken, Scope, Token, Viewer
 from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
 from app.environment import OperatorError, read_settings
 from app.graphql.schema import print_schema
+from app.log import configure_log
 from app.main import create_app, create_timeline, open_settings_database, running
 from app.server.listener import (
     exposure,
@@ -41,6 +43,8 @@ from app.store.queries import has_tickets, load_tickets
 from app.store.sqlite import sqlite_file
 from app.store.tokens import create_token, list_tokens, revoke_token
 
+_log: Final = logging.getLogger("ticket-activity")
+
 _DEMO_TOKEN_LIFE: Final = timedelta(days=1)
 _HEALTH_SECONDS: Final = 5
 _MAX_ANSWER_BYTES: Final = 10_000
@@ -51,6 +55,7 @@ T = TypeVar("T")
 def serve(options: argparse.Namespace) -> None:
     settings = read_settings()
     create_app(settings)  # raises where a setting is wrong, before anything is written
+    configure_log(settings)
     require_usable_certificate(settings)
     raise_descriptor_limit()
     with listen(settings) as listener:
@@ -61,8 +66,9 @@ def serve(options: argparse.Namespace) -> None:
         warnings = [*exposure(listener, settings, has_demo=bool(tokens))]
 
         def announce() -> None:
-            for line in (_start_line(settings, origin, options.workers), *warnings):
-                print(line, file=sys.stderr)
+            _log.info(_start_line(settings, origin, options.workers))
+            for warning in warnings:
+                _log.warning(warning)
             if tokens:
                 print(demo_hints(origin, *tokens), flush=True)
 

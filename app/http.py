@@ -191,6 +191,11 @@ def header_value(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def note(scope: Scope, name: str, value: object) -> None:
+    """Keep a fact of a request for the log and the metrics: its operation, viewer, door, code."""
+    scope.setdefault("state", {})[name] = value
+
+
 def request_id(scope: Mapping[str, Any]) -> str:
     """Return the id that `app.middleware.FrontDoor` gave to the request."""
     identifier: str = scope.get("state", {}).get("request_id", "")

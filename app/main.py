@@ -31,7 +31,9 @@ from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
 from app.health import Health, health_routes
 from app.identity.tokens import TokenVerifier
+from app.measures import Requests
 from app.middleware import CrossOrigin, Direct, Faults, FrontDoor
+from app.observation import observer
 from app.problems import EXCEPTION_HANDLERS
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
@@ -72,6 +74,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     graphql = _graphql_endpoint(timeline, authenticate, settings)
     websocket = WebSocketEndpoint(graphql.operations, graphql.streams)
     health = Health(timeline)
+    requests = Requests()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -90,6 +93,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                 max_uri_bytes=settings.max_uri_bytes,
                 max_header_bytes=settings.max_header_bytes,
                 max_receive_seconds=settings.max_receive_seconds,
+                observe=observer(requests),
             ),
             Middleware(CrossOrigin, origins=[*filter(None, settings.cors_origins.split(","))]),
             Middleware(Faults),

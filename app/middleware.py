@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Collection
 from itertools import count
 from secrets import token_hex
+from time import perf_counter
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -21,9 +23,16 @@ from app.errors import (
     UriTooLong,
 )
 from app.http import request_id
+from app.observation import Observe
 from app.problems import problem
 
 _log: Final = logging.getLogger(__name__)
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=-]{1,100}")
+
+_SWITCHING_PROTOCOLS: Final = 101
+_GONE: Final = 499  # as nginx has it: the client left before it was answered
+_NORMAL_CLOSURE: Final = 1000
 
 _PROCESS_ID: Final = token_hex(10)
 _request_numbers: Final = count()
@@ -72,7 +81,8 @@ class FrontDoor:
     """Gives every request an id, and refuses an oversized URI or header section and a slow body.
 
     Uvicorn bounds none of them. The id is in `scope["state"]` and in the response as
-    `X-Request-ID`.
+    `X-Request-ID`; it is that of the request where this has one. `observe` is called when a request
+    has ended, and is in `scope["state"]` of a WebSocket, for its operations.
     """
 
     def __init__(
@@ -81,8 +91,10 @@ class FrontDoor:
         max_uri_bytes: int,
         max_header_bytes: int,
         max_receive_seconds: float,
+        observe: Observe,
     ) -> None:
         self.app = app
+        self.observe = observe
         self.max_uri_bytes = max_uri_bytes
         self.max_header_bytes = max_header_bytes
         self.max_receive_seconds = max_receive_seconds
@@ -91,17 +103,28 @@ class FrontDoor:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        identifier = f"{_PROCESS_ID}{next(_request_numbers):012x}"
-        scope.setdefault("state", {})["request_id"] = identifier
-        send = _Sending(send, scope["state"], identifier)
-        if error := self._error(scope):
-            await _refuse(error, scope, receive, send)
-            return
-        if scope["type"] == "http":
-            receive = _in_time(scope, receive, self.max_receive_seconds)
-        await self.app(scope, receive, send)
+        started_at = perf_counter()
+        state = scope.setdefault("state", {})
+        state["request_id"] = ""
+        error = self._error(scope, state)
+        identifier = state["request_id"] = (
+            state["request_id"] or f"{_PROCESS_ID}{next(_request_numbers):012x}"
+        )
+        sending = _Sending(send, state, identifier)
+        try:
+            if error:
+                await _refuse(error, scope, receive, sending)
+                return
+            if scope["type"] == "http":
+                receive = _in_time(scope, receive, self.max_receive_seconds)
+            else:
+                state["observe"] = self.observe
+            await self.app(scope, receive, sending)
+        finally:
+            self.observe(scope, sending.status, sending.size, started_at)
 
-    def _error(self, scope: Scope) -> ServiceError | None:
+    def _error(self, scope: Scope, state: dict[str, Any]) -> ServiceError | None:
+        """Return what the request exceeds. Keep the request's own id, if it has a sane one."""
         path = scope.get("raw_path") or scope["path"].encode()
         if len(path) + 1 + len(scope["query_string"]) > self.max_uri_bytes:
             return UriTooLong(f"The URI is longer than {self.max_uri_bytes} bytes; use POST.")
@@ -109,6 +132,8 @@ class FrontDoor:
         for name, value in scope["headers"]:
             # 4 is what ": " and the line end add on the wire: many tiny headers are large too.
             size += len(name) + len(value) + 4
+            if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+                state["request_id"] = value.decode()
         if size > self.max_header_bytes:
             return HeadersTooLarge(f"The headers are larger than {self.max_header_bytes} bytes.")
         return None
@@ -117,14 +142,17 @@ class FrontDoor:
 class _Sending:
     """Adds `X-Request-ID` and `X-Content-Type-Options: nosniff` to the response.
 
-    Notes in the state of the request that the response has begun.
+    Notes in the state of the request that the response has begun. `status` is that of HTTP, or how
+    a WebSocket was closed; `size` is the length of the body in bytes.
     """
 
-    __slots__ = ("_headers", "_send", "_state")
+    __slots__ = ("_headers", "_send", "_state", "size", "status")
 
     def __init__(self, send: Send, state: dict[str, Any], identifier: str) -> None:
         self._send = send
         self._state = state
+        self.status = _GONE
+        self.size = 0
         self._headers = (
             (b"x-request-id", identifier.encode()),
             (b"x-content-type-options", b"nosniff"),
@@ -133,7 +161,14 @@ class _Sending:
     def __call__(self, message: Message) -> Awaitable[None]:
         if "headers" in message:
             self._state["has_begun"] = True
+            self.status = message.get("status", _SWITCHING_PROTOCOLS)
             message["headers"] = [*message["headers"], *self._headers]
+        elif "body" in message:
+            self.size += len(message["body"])
+        elif message["type"] == "websocket.close":
+            self.status = message.get("code", _NORMAL_CLOSURE)
+        elif message["type"] == "websocket.accept":
+            self.status = _SWITCHING_PROTOCOLS
         return self._send(message)
 
 
@@ -157,7 +192,12 @@ class Faults:
             if scope["type"] != "http" or "has_begun" in scope["state"]:
                 raise
             identifier = request_id(scope)
-            _log.exception("Internal error in request %s", identifier, exc_info=fault)
+            _log.exception(
+                "Internal error in request %s",
+                identifier,
+                exc_info=fault,
+                extra={"request_id": identifier},
+            )
             await problem(InternalError(), identifier)(scope, receive, send)
 
 

@@ -6,9 +6,10 @@ from typing import Any, Final, cast
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.errors import Forbidden, MethodNotAllowed, RouteNotFound, ServiceError
-from app.http import request_id
+from app.http import note, request_id
 from app.json_text import encode_json
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -31,7 +32,19 @@ def problem(error: ServiceError, request_id: str) -> Response:
     if isinstance(error, Forbidden):
         document["reasons"] = list(error.reasons)
     document["requestId"] = request_id
-    return Response(encode_json(document), error.status, error.headers, PROBLEM_JSON)
+    response = _Problem(encode_json(document), error.status, error.headers, PROBLEM_JSON)
+    response.code = error.code
+    return response
+
+
+class _Problem(Response):
+    """Notes its code for the log."""
+
+    code = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        note(scope, "code", self.code)
+        await super().__call__(scope, receive, send)
 
 
 async def _answer_service_error(request: Request, error: Exception) -> Response:

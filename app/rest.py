@@ -14,10 +14,11 @@ from starlette.routing import Route
 from app.activity.commands import UpdateActivity
 from app.activity.state import ABSENT, Activity
 from app.activity.values import format_datetime, parse_uuid
+from app.auth import Viewer
 from app.authentication import Authenticate
 from app.conditions import Preconditions, read_preconditions
 from app.errors import InvalidInput, VersionConflict
-from app.http import header_value, header_values, read_json, request_id
+from app.http import header_value, header_values, note, read_json, request_id
 from app.json_text import encode_json
 from app.openapi import openapi_document
 from app.problems import problem
@@ -31,14 +32,21 @@ def rest_routes(
 ) -> list[Route]:
     """Build the routes of this door."""
 
-    async def put_activity(request: Request) -> Response:
+    async def viewer_of(request: Request) -> Viewer:
         viewer = await authenticate(header_value(request.scope, b"authorization"))
+        note(request.scope, "viewer", viewer)
+        return viewer
+
+    async def put_activity(request: Request) -> Response:
+        note(request.scope, "operation", "updateTicketActivity")
+        viewer = await viewer_of(request)
         body = await read_json(request, max_body_bytes)
         outcome = await timeline.submit(viewer, _command(request, body))
         return _activity_response(outcome.activity)
 
     async def get_activity(request: Request) -> Response:
-        viewer = await authenticate(header_value(request.scope, b"authorization"))
+        note(request.scope, "operation", "getTicketActivity")
+        viewer = await viewer_of(request)
         preconditions = _preconditions(request)
         ticket_id, activity_id = _ids(request)
         activity = await timeline.read(

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.errors import InvalidInput
 from app.identity.provider import IdentityProvider
 from app.json_text import parse_json
+from app.log import LogFormat, LogLevel
 
 ENV_PREFIX = "TICKET_ACTIVITY_"
 
@@ -27,6 +28,7 @@ _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 HEADINGS: Final = {
     "host": "Service",
     "identity_providers": "Identity providers",
+    "log_format": "Log and metrics",
     "database_url": "Database",
     "max_body_bytes": "HTTP",
     "max_message_length": "Entries",
@@ -87,6 +89,19 @@ class Settings(BaseSettings):
             "`X-Forwarded-For` and `X-Forwarded-Proto` are believed."
         ),
     )
+
+    log_format: LogFormat = Field(
+        default="auto",
+        description=(
+            "How the log is written to standard error: `json`, `text`, or `auto`, which is text on "
+            "a terminal and JSON elsewhere."
+        ),
+    )
+    log_level: LogLevel = Field(
+        default="info", description="Least level logged: debug, info, warning or error."
+    )
+    log_requests: bool = Field(default=True, description="Log a line for each request.")
+    log_writes: bool = Field(default=True, description="Log a line for each committed write.")
 
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/ticket-activity.db",

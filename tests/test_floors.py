@@ -7,7 +7,7 @@ import app
 
 ROOT = Path(app.__file__).parent
 FLOORS = [
-    {"app.errors", "app.numerals"},
+    {"app.errors", "app.log", "app.measures", "app.numerals"},
     {"app.json_text"},
     {"app.auth"},
     {"app.activity"},
@@ -17,7 +17,7 @@ FLOORS = [
     {"app.migrations"},
     {"app.store"},
     {"app.timeline", "app.authentication", "app.http", "app.conditions"},
-    {"app.problems"},
+    {"app.problems", "app.observation"},
     {"app.middleware"},
     {"app.graphql_server", "app.openapi"},
     {"app.graphql"},

@@ -71,7 +71,7 @@ def test_it_says_in_one_line_what_serves_and_ends_on_sigquit_as_on_sigterm(
     with serve(tmp_path / "demo.db", workers, log=log) as process:
         assert process.end(signal.SIGQUIT) == 0
 
-    [line] = re.findall("^ticket-activity .*$", log.read_text(), re.MULTILINE)
+    [line] = re.findall('"(ticket-activity [^"]*)"', log.read_text())
     assert re.fullmatch(
         rf"ticket-activity [\d.]+ serves {process.origin} with {workers} process(es)? on "
         rf"sqlite\+aiosqlite:///{tmp_path}/demo.db at migration \d{{4}}\.",

@@ -28,6 +28,7 @@ from app.graphql_server.documents import Documents
 from app.graphql_server.errors import (
     FormattedError,
     RequestErrors,
+    code_of,
     errors_of,
     format_errors,
     is_fault,
@@ -36,7 +37,15 @@ from app.graphql_server.events import Event
 from app.graphql_server.execution import Executor, Operation, Result, event_of
 from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stream_head
 from app.graphql_server.streams import Guard, StreamLimits
-from app.http import JSON, header_value, header_values, preferred_type, read_json, request_id
+from app.http import (
+    JSON,
+    header_value,
+    header_values,
+    note,
+    preferred_type,
+    read_json,
+    request_id,
+)
 from app.json_text import encode_json, parse_json
 
 GRAPHQL_RESPONSE_JSON = "application/graphql-response+json"
@@ -134,6 +143,7 @@ class Operations(Generic[ViewerT]):
     ) -> AsyncGenerator[Event]:
         """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
         operation = self.find(parameters)
+        note(connection.scope, "operation", operation.name)
         if operation.kind is not OperationType.SUBSCRIPTION:
             return _once(self.execute(connection, viewer, operation, parameters))
         context = self.contexts.subscription(connection, viewer)
@@ -227,14 +237,17 @@ class GraphQLEndpoint(Generic[ViewerT]):
         # Before the body: nothing is read or parsed for a client without a token.
         authorization = header_value(request.scope, b"authorization")
         viewer = await self.operations.authenticate(authorization)
+        note(request.scope, "viewer", viewer)
         parameters = await self._parameters(request)
         operation = self.operations.find(parameters)
+        note(request.scope, "operation", operation.name)
         _require_allowed(operation.kind, request)
         if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
             result = await self.operations.execute(request, viewer, operation, parameters)
             return _executed(result, request, media_type)
         if request.method == "HEAD":
             return event_stream_head()
+        note(request.scope, "door", "sse")
         return EventStreamResponse(
             await self.operations.start(request, viewer, parameters),
             Guard(self.operations.authenticate, authorization, self.streams),
@@ -340,6 +353,7 @@ def _executed(result: Result, request: Request, media_type: str) -> GraphQLRespo
     if not result.errors:
         return _response({"data": result.data}, 200, media_type)
     errors = format_errors(result.errors, request_id(request.scope))
+    note(request.scope, "code", code_of(errors))
     status = _PARTIAL_SUCCESS if media_type == GRAPHQL_RESPONSE_JSON else 200
     return _response({"errors": errors, "data": result.data}, status, media_type)
 
@@ -347,6 +361,7 @@ def _executed(result: Result, request: Request, media_type: str) -> GraphQLRespo
 def _not_executed(error: Exception, request: Request, media_type: str) -> GraphQLResponse:
     """Respond to what failed before the execution, without `data`."""
     errors = errors_of(error, request_id(request.scope))
+    note(request.scope, "code", code_of(errors))
     headers = error.headers if isinstance(error, ServiceError) else {}
     return _response({"errors": errors}, _status(error, errors, media_type), media_type, headers)
 

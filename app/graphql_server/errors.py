@@ -52,6 +52,11 @@ def errors_of(error: Exception, request_id: str) -> list[FormattedError]:
     return [_masked(request_id)]
 
 
+def code_of(errors: Sequence[FormattedError]) -> str | None:
+    """Return the code of the first error."""
+    return errors[0]["extensions"]["code"] if errors else None
+
+
 def format_errors(
     errors: Sequence[GraphQLError], request_id: str, code: str | None = None
 ) -> list[FormattedError]:
@@ -114,7 +119,12 @@ def is_fault(error: FormattedError) -> bool:
 
 
 def log_fault(fault: Exception, request_id: str) -> None:
-    logger.error("Internal error in request %s", request_id, exc_info=fault)
+    logger.error(
+        "Internal error in request %s",
+        request_id,
+        exc_info=fault,
+        extra={"request_id": request_id},
+    )
 
 
 def cause_of(error: Exception) -> Exception:

@@ -4,22 +4,27 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import Any, Generic, NoReturn, TypeVar
 
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Busy, Reconnect, TokenExpired, Unauthenticated
+from app.errors import Busy, InternalError, Reconnect, TokenExpired, Unauthenticated
 from app.graphql_server import transport_ws
 from app.graphql_server.endpoint import Operations, read_parameters
-from app.graphql_server.errors import errors_of, log_fault
+from app.graphql_server.errors import RequestErrors, code_of, errors_of, log_fault
 from app.graphql_server.events import Event
 from app.graphql_server.streams import Guard, StreamLimits, each, encode_event, first_of
 from app.graphql_server.transport_ws import PROTOCOL, Close, Operation, TransportWS
-from app.http import request_id
+from app.http import note, request_id
 
 SERVICE_RESTART = 1012  # clients connect again after it
 INTERNAL_ERROR = 1011
+
+_OK = 200
+_BAD_REQUEST = 400
+_GONE = 499
 
 _MAX_REASON_BYTES = 123  # RFC 6455 section 5.5
 
@@ -65,6 +70,26 @@ async def _close(send: Send, close: Close) -> None:
         await send({"type": "websocket.close", "code": close.code, "reason": reason})
     except (OSError, RuntimeError):
         return  # the client closed it first
+
+
+class _Observed:
+    """What is counted and logged of one operation. Its status is what HTTP would have."""
+
+    def __init__(self, scope: Scope, viewer: object) -> None:
+        state = {**scope.get("state", {}), "door": "websocket", "viewer": viewer}
+        self.scope = {**scope, "state": state}
+        self.started_at = perf_counter()
+        self.status = _GONE
+        self.size = 0
+
+    def fail(self, error: Exception, code: str | None) -> None:
+        note(self.scope, "code", code)
+        is_bad = isinstance(error, RequestErrors)
+        self.status = _BAD_REQUEST if is_bad else getattr(error, "status", InternalError.status)
+
+    def end(self) -> None:
+        if observe := self.scope["state"].get("observe"):
+            observe(self.scope, self.status, self.size, self.started_at)
 
 
 @dataclass(slots=True, eq=False)
@@ -168,21 +193,28 @@ class _Socket(Generic[ViewerT]):
     async def _operate(self, operation: Operation, viewer: ViewerT) -> None:
         """Run one operation. An exception ends the connection."""
         identifier = request_id(self.scope)
+        observed = _Observed(self.scope, viewer)
 
         async def send(event: Event) -> None:
             result = encode_event(event, identifier)
+            observed.size += len(result)
             await self._write(self.protocol.next(operation, result))
 
         try:
             parameters = read_parameters(operation.payload)
-            connection = HTTPConnection(self.scope)
+            connection = HTTPConnection(observed.scope)
             await each(await self.operations.start(connection, viewer, parameters), send)
         except (Reconnect, _Gone):
             raise
         except Exception as error:
-            await self._write(self.protocol.fail(operation, errors_of(error, identifier)))
+            errors = errors_of(error, identifier)
+            observed.fail(error, code_of(errors))
+            await self._write(self.protocol.fail(operation, errors))
         else:
+            observed.status = _OK
             await self._write(self.protocol.complete(operation))
+        finally:
+            observed.end()
 
     async def _read(self) -> str | None:
         message = await self.asgi_receive()

@@ -165,6 +165,7 @@ class ServerConfig(uvicorn.Config):
             ws_max_size=settings.max_body_bytes,
             ws_per_message_deflate=settings.websocket_compression,
             access_log=False,
+            log_config=None,  # `app.log` has configured it
             server_header=False,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies,

@@ -16,6 +16,7 @@ from typing import Final
 
 import uvicorn
 
+from app.log import events
 from app.main import create_app
 from app.server.errors import CannotServe
 from app.server.protocol import HttpProtocol, ServerConfig
@@ -195,7 +196,10 @@ def serve_in_this_process(
     else:
         server.take_reloads()
     _calm_garbage_collection()
-    kept = server.run_keeping(listener)
+    try:
+        kept = server.run_keeping(listener)
+    finally:
+        events.flush()
     if server.has_failed:
         raise CannotServe("A part of the service failed; the lines above say which.")
     return kept

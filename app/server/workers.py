@@ -21,6 +21,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
 from app.graphql_server.documents import ManifestUnusable
+from app.log import configure_log
 from app.server.errors import CannotServe
 from app.server.server import ENDING_SIGNALS, RETIRE, serve_in_this_process
 from app.settings import Settings
@@ -188,6 +189,7 @@ def _run_worker(settings: Settings, listener: socket.socket, report: Connection)
         report.send(None)
         report.close()
 
+    configure_log(settings)
     try:
         serve_in_this_process(settings, listener, report_start, is_worker=True)
     except (CannotServe, DatabaseUnusable, ManifestUnusable) as error:

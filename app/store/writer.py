@@ -24,6 +24,7 @@ from app.activity.input_limits import InputLimits
 from app.activity.state import Change, State
 from app.auth import Viewer
 from app.errors import Busy, WriteInDoubt
+from app.log import events, now
 from app.store.batch import load_state, store_changes
 from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
@@ -209,6 +210,8 @@ class Writer:
             changes = _changes(chain.from_iterable(verdicts))
             self._must_erase |= _has_redaction(changes)
             self.published({change.ticket.id for change in changes})
+            if events.has_writes:
+                _log_changes(changes)
 
     def _work(
         self, jobs: Sequence[_Job], uses: dict[str, datetime], session: Session
@@ -237,6 +240,22 @@ class Writer:
         except Exception as error:
             return error
         return outcome
+
+
+def _log_changes(changes: Sequence[Change]) -> None:
+    for change in changes:
+        activity = change.activity
+        line = {
+            "time": now(),
+            "level": "info",
+            "event": "write",
+            "ticket": activity.ticket_id,
+            "entry": activity.id,
+            "version": activity.version,
+            "actor": activity.updated_by_id,
+            "change": change.change_type.value,
+        }
+        events.add(line)
 
 
 def _settle(jobs: Sequence[_Job], verdict: Exception) -> None:

@@ -18,7 +18,9 @@ from app.graphql_server.documents import Documents
 from app.graphql_server.endpoint import GraphQLEndpoint, Operations
 from app.graphql_server.execution import Executor
 from app.graphql_server.streams import StreamLimits
+from app.measures import Requests
 from app.middleware import Faults, FrontDoor
+from app.observation import observer
 from tests.support.contexts import PlainContexts
 
 GRAPHQL = "application/graphql-response+json"
@@ -155,6 +157,7 @@ APP = Starlette(
             max_uri_bytes=MAX_URI,
             max_header_bytes=MAX_HEADERS,
             max_receive_seconds=30,
+            observe=observer(Requests()),
         ),
         Middleware(Faults),
     ],

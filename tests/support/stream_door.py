@@ -16,7 +16,9 @@ from app.graphql_server.endpoint import GraphQLEndpoint, Operations
 from app.graphql_server.execution import Executor
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
+from app.measures import Requests
 from app.middleware import FrontDoor
+from app.observation import observer
 from tests.support.contexts import PlainContexts
 
 TICKS = "subscription { ticks { number } }"
@@ -141,6 +143,12 @@ def stream_door(source: Source, limits: StreamLimits | None = None) -> Starlette
             WebSocketRoute("/graphql", WebSocketEndpoint(operations, limits)),
         ],
         middleware=[
-            Middleware(FrontDoor, max_uri_bytes=1024, max_header_bytes=4096, max_receive_seconds=30)
+            Middleware(
+                FrontDoor,
+                max_uri_bytes=1024,
+                max_header_bytes=4096,
+                max_receive_seconds=30,
+                observe=observer(Requests()),
+            )
         ],
     )

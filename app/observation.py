@@ -1,0 +1,53 @@
+"""Counts every request, and writes its line in the log."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Final
+
+from starlette.types import Scope
+
+from app.auth import Viewer
+from app.log import events, now
+from app.measures import Requests
+
+Observe = Callable[[Scope, int, int, float], None]
+"""Takes an ended request, its status, the bytes sent, and when it began by `perf_counter`."""
+
+_DOORS: Final = {"/graphql": "graphql", "/healthz": "health", "/readyz": "health"}
+_MAX_NAME: Final = 100
+
+
+def observer(requests: Requests) -> Observe:
+    def observe(scope: Scope, status: int, size: int, started_at: float) -> None:
+        seconds = perf_counter() - started_at
+        state = scope["state"]
+        door = state.get("door") or _door(scope["path"])
+        operation = state.get("operation") or ""
+        requests.note((door, operation, status), seconds, size)
+        if events.has_requests and door != "health":
+            events.add(_line(state, door, operation, status, size, seconds))
+
+    return observe
+
+
+def _door(path: str) -> str:
+    return _DOORS.get(path) or ("rest" if path.startswith("/v1/") else "other")
+
+
+def _line(
+    state: dict[str, Any], door: str, operation: str, status: int, size: int, seconds: float
+) -> dict[str, Any]:
+    viewer: Viewer | None = state.get("viewer")
+    return {
+        "time": now(),
+        "level": "info",
+        "event": "request",
+        "request_id": state["request_id"],
+        "door": door,
+        "operation": operation[:_MAX_NAME] or None,
+        "actor": viewer.actor_id if viewer else None,
+        "status": status,
+        "code": state.get("code"),
+        "ms": round(seconds * 1000, 3),
+        "bytes": size,
+    }

@@ -1,0 +1,204 @@
+"""The log: one line for each request and each write, for faults their traceback, and no secrets."""
+
+import asyncio
+import json
+import re
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+
+from app.demo import ADA, COMMENT, PRINTER
+from app.log import events
+from tests.support.live import follow, receive, subscribe, web_socket
+from tests.support.process import Process, serve
+
+PATH = f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}"
+ENTRY = f'''query Entry {{
+  ticketActivity(ticketId: "{PRINTER}", activityId: "{COMMENT}") {{ message }}
+}}'''
+SECRET = "a message that is nobody else's business"
+
+Line = dict[str, Any]
+
+
+@dataclass
+class Logged:
+    """What a service logged while it was used."""
+
+    text: str
+    lines: list[Line]
+    token: str
+
+    def of(self, request_id: str) -> Line:
+        [line] = [line for line in self.lines if line.get("request_id") == request_id]
+        return line
+
+
+async def use(process: Process) -> None:
+    async with httpx2.AsyncClient(
+        base_url=process.origin, headers={"Authorization": f"Bearer {process.token}"}
+    ) as http:
+        body = {"message": SECRET, "metadata": {SECRET: SECRET}}
+        await http.put(PATH, json=body, headers={"X-Request-ID": "the-put"})
+        query = {"query": ENTRY, "variables": {}}
+        await http.post("/graphql", json=query, headers={"X-Request-ID": "the-query"})
+        parameters = {"query": "{ nothing }", "token": process.token}
+        await http.get("/graphql", params=parameters, headers={"X-Request-ID": "the-mistake"})
+        await http.get(f"/nowhere?token={process.token}", headers={"X-Request-ID": "the-404"})
+        unauthorized = {"X-Request-ID": "the-401", "Authorization": f"Bearer x{process.token}"}
+        await http.put(PATH, json={}, headers=unauthorized)
+        for _ in range(3):
+            await http.get("/healthz", headers={"X-Request-ID": "the-health"})
+    address = {"X-Request-ID": "the-socket"}
+    async with web_socket(process.origin, process.token, additional_headers=address) as ws:
+        await subscribe(ws, "1", ENTRY)
+        assert (await receive(ws))["type"] == "next"
+        assert (await receive(ws))["type"] == "complete"
+        await follow(ws, "2", ticketId=str(PRINTER))
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+    folder = tmp_path_factory.mktemp("logged")
+    with serve(folder / "demo.db", log=folder / "log") as process:
+        asyncio.run(use(process))
+        assert process.end(signal.SIGTERM) == 0
+        text = (folder / "log").read_text()
+        yield Logged(text, [json.loads(line) for line in text.splitlines()], process.token)
+
+
+def test_every_line_is_json_with_time_level_and_event(logged: Logged) -> None:
+    assert all(line["time"].endswith("Z") and line["level"] for line in logged.lines)
+    assert {line["event"] for line in logged.lines} >= {"request", "write", "Shutting down"}
+
+
+def test_a_request_is_one_line_that_says_who_did_what_with_which_result(logged: Logged) -> None:
+    put = logged.of("the-put")
+
+    assert put.pop("ms") > 0
+    assert put.pop("bytes") > len(SECRET)
+    assert put.pop("time")
+    assert put == {
+        "level": "info",
+        "event": "request",
+        "request_id": "the-put",
+        "door": "rest",
+        "operation": "updateTicketActivity",
+        "actor": str(ADA.actor_id),
+        "status": 200,
+        "code": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("request_id", "expected"),
+    [
+        ("the-query", ("graphql", "Entry", 200, None)),
+        ("the-mistake", ("graphql", None, 200, "GRAPHQL_VALIDATION_FAILED")),
+        ("the-404", ("other", None, 404, "NOT_FOUND")),
+        ("the-401", ("rest", "updateTicketActivity", 401, "UNAUTHENTICATED")),
+    ],
+)
+def test_a_line_has_door_operation_status_and_code(
+    logged: Logged, request_id: str, expected: tuple[object, ...]
+) -> None:
+    line = logged.of(request_id)
+
+    assert (line["door"], line["operation"], line["status"], line["code"]) == expected
+    assert (line["actor"] is None) == (request_id in {"the-404", "the-401"})
+
+
+def test_a_web_socket_is_a_line_for_each_operation_and_one_for_itself(logged: Logged) -> None:
+    lines = [line for line in logged.lines if line.get("request_id") == "the-socket"]
+
+    assert [(line["door"], line["operation"], line["status"]) for line in lines] == [
+        ("websocket", "Entry", 200),
+        ("websocket", "Follow", 499),
+        ("graphql", None, 101),
+    ]
+
+
+def test_a_write_is_one_line_without_its_content(logged: Logged) -> None:
+    *_, write = [line for line in logged.lines if line["event"] == "write"]
+
+    assert UUID(write["ticket"]) == PRINTER
+    assert UUID(write["entry"]) == COMMENT
+    assert (write["version"], write["change"]) == (2, "updated")
+    assert write["actor"] == str(ADA.actor_id)
+
+
+def test_no_line_holds_a_message_a_token_or_a_query(logged: Logged) -> None:
+    assert SECRET not in logged.text
+    assert logged.token.rpartition("_")[2] not in logged.text
+    assert "token=" not in logged.text
+    assert "ticketActivity(" not in logged.text
+
+
+def test_health_checks_are_not_logged(logged: Logged) -> None:
+    assert "the-health" not in logged.text
+
+
+def test_a_fault_is_logged_once_with_its_traceback_under_the_id_of_the_request(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    with serve(tmp_path / "demo.db", log=log) as process:
+        with closing(sqlite3.connect(tmp_path / "demo.db")) as other:
+            other.execute("ALTER TABLE ticket_activity RENAME COLUMN message TO other")
+        response = httpx2.put(
+            process.origin + PATH,
+            json={"message": SECRET},
+            headers={"Authorization": f"Bearer {process.token}", "X-Request-ID": "the-fault"},
+        )
+        assert process.end(signal.SIGTERM) == 0
+
+    assert (response.status_code, response.headers["X-Request-ID"]) == (500, "the-fault")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    [fault] = [line for line in lines if "exception" in line]
+    assert fault["request_id"] == "the-fault"
+    assert fault["exception"].startswith("Traceback (most recent call last):")
+    assert "no such column" in fault["exception"]
+    assert SECRET not in log.read_text()
+    [request] = [line for line in lines if line["event"] == "request"]
+    assert (request["status"], request["code"]) == (500, "INTERNAL")
+
+
+def test_the_lines_of_requests_and_writes_can_be_switched_off_and_be_text(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serve(
+        tmp_path / "demo.db", log=log, log_requests="false", log_writes="false", log_format="text"
+    ) as process:
+        httpx2.get(f"{process.origin}/openapi.json")
+        assert process.end(signal.SIGTERM) == 0
+
+    lines = log.read_text().splitlines()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \[info +\] Shutting down +\[uvicorn\.error\] *", lines[-4])
+    assert not [line for line in lines if "request_id" in line or "entry=" in line]
+
+
+@pytest.mark.parametrize("sent", ["two words", "x" * 101, "", "line\\nbreak", "é"])
+async def test_an_id_of_a_request_that_is_not_sane_is_replaced(origin: str, sent: str) -> None:
+    async with httpx2.AsyncClient(base_url=origin) as http:
+        response = await http.get("/healthz", headers=[(b"X-Request-ID", sent.encode())])
+
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+
+async def test_an_id_of_a_request_is_given_back(origin: str) -> None:
+    async with httpx2.AsyncClient(base_url=origin) as http:
+        response = await http.get("/healthz", headers={"X-Request-ID": "trace-1:a/b.c"})
+
+    assert response.headers.get_list("X-Request-ID") == ["trace-1:a/b.c"]
+
+
+def test_a_service_within_another_process_logs_no_requests() -> None:
+    assert not events.has_requests
+    assert not events.has_writes
