@@ -7,6 +7,8 @@ ServiceError
         VersionConflict         412  the entry has another version by now
         InvalidInput            422  an argument breaks a rule
         IdTaken                 409  another object has the id
+    IdempotencyKeyReused        422  the key came with another request before
+    TooManyIdempotencyKeys      429  the token has used too many keys of late
     Unauthenticated             401  there is no valid token
         TokenExpired            401  it was valid until now: a fresh one is worth a try
     RouteNotFound               404  there is nothing at the path
@@ -106,6 +108,32 @@ class InvalidInput(UserError):
 
 class IdTaken(UserError):
     code, status = "ID_TAKEN", 409
+
+
+def user_error(
+    code: str, message: str, *, path: tuple[str | int, ...], reasons: Sequence[str], current: Any
+) -> UserError:
+    """Return the expected error of a code, as it was before it was stored."""
+    if code == Forbidden.code:
+        return Forbidden(message, reasons=reasons, path=path)
+    if code == VersionConflict.code:
+        return VersionConflict(message, path=path, current=current)
+    [error] = [error for error in UserError.__subclasses__() if error.code == code]
+    return error(message, path=path)
+
+
+class IdempotencyKeyReused(ServiceError):
+    code, status = "IDEMPOTENCY_KEY_REUSED", 422
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The Idempotency-Key came with another request before; send each request with a key "
+            "of its own."
+        )
+
+
+class TooManyIdempotencyKeys(ServiceError):
+    code, status = "TOO_MANY_IDEMPOTENCY_KEYS", 429
 
 
 class Unauthenticated(ServiceError):

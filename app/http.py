@@ -7,12 +7,13 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from app.errors import (
+    InvalidInput,
     PayloadTooLarge,
     UnsupportedMediaType,
 )
@@ -194,6 +195,23 @@ def header_value(scope: Scope, name: bytes) -> str | None:
 def note(scope: Scope, name: str, value: object) -> None:
     """Keep a fact of a request for the log and the metrics: its operation, viewer, door, code."""
     scope.setdefault("state", {})[name] = value
+
+
+_MAX_IDEMPOTENCY_KEY_LENGTH: Final = 255
+_IDEMPOTENCY_KEY: Final = re.compile(rf"[!-~]{{1,{_MAX_IDEMPOTENCY_KEY_LENGTH}}}")
+
+
+def idempotency_key(scope: Scope) -> str | None:
+    """Return the header Idempotency-Key, None where there is none. Raises InvalidInput."""
+    values = header_values(scope, b"idempotency-key")
+    if not values:
+        return None
+    if len(values) > 1 or not _IDEMPOTENCY_KEY.fullmatch(values[0]):
+        raise InvalidInput(
+            "The header Idempotency-Key must be sent once, as 1 to "
+            f"{_MAX_IDEMPOTENCY_KEY_LENGTH} visible ASCII characters without a space."
+        )
+    return values[0]
 
 
 def request_id(scope: Mapping[str, Any]) -> str:

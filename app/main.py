@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -40,6 +40,7 @@ from app.settings import Settings
 from app.store.database import open_database
 from app.store.engine import Database
 from app.store.feed import Feed
+from app.store.key_sweeper import KeySweeper
 from app.store.long_reads import ReadLimits
 from app.store.postgresql_options import PostgresqlOptions
 from app.store.reader import Reader
@@ -149,6 +150,7 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
         clock,
         queue_size=settings.write_queue_size,
         batch_size=settings.write_batch_size,
+        max_answer_bytes=settings.max_idempotent_answer_bytes,
         published=feed.publish,
     )
     return Timeline(
@@ -159,6 +161,12 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
         clock,
         max_streams=settings.max_subscriptions_per_token,
         cache=TimelineCache(settings.timeline_cache_bytes),
+        sweeper=KeySweeper(
+            writer,
+            clock,
+            timedelta(hours=settings.idempotency_hours),
+            settings.max_idempotency_keys_per_token,
+        ),
     )
 
 
@@ -176,9 +184,11 @@ async def running(timeline: Timeline) -> AsyncIterator[None]:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(timeline.writer.run())
                     tasks.create_task(timeline.feed.run())
+                    sweeping = tasks.create_task(timeline.sweeper.run())
                     try:
                         yield
                     finally:
+                        sweeping.cancel()
                         timeline.feed.close()
                         timeline.writer.close()
             finally:

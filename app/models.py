@@ -186,3 +186,25 @@ class AccessToken(SQLModel, table=True):
     expires_at: datetime | None = Field(sa_type=UtcMilliseconds)
     revoked_at: datetime | None = Field(sa_type=UtcMilliseconds)
     last_used_at: datetime | None = Field(sa_type=UtcMilliseconds)
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """The requests that came with an idempotency key, for as long as their answers are kept.
+
+    `verdicts` are the outcomes of their commands, by number. The answer is null until it is known,
+    and where it is too large. `is_forgotten` is set by a redaction, after which no answer is kept.
+    """
+
+    __tablename__: ClassVar[str] = "idempotency_key"
+    __table_args__ = (Index("ix_idempotency_key_created", "created_at", "owner"), _WITHOUT_ROWID)
+
+    owner: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    actor_id: UUID
+    fingerprint: bytes
+    created_at: datetime = Field(sa_type=UtcMilliseconds)
+    verdicts: dict[str, Any] = Field(sa_type=JSON)
+    status: int | None
+    headers: dict[str, str] | None = Field(sa_type=JSON(none_as_null=True))
+    body: bytes | None
+    is_forgotten: bool

@@ -78,6 +78,7 @@ _PROBLEMS: Final = {
     "414": "The URI is longer than the limit.",
     "415": "The body is not declared as application/json.",
     "422": "A path parameter, a header or the body breaks a rule that the detail names.",
+    "429": "The token has used too many idempotency keys of late.",
     "431": "The headers are larger than the limit.",
     "500": "A fault; the log has it under the requestId.",
     "503": "Too many requests are waiting, the disk is full, or the keys of the token's issuer "
@@ -147,7 +148,7 @@ def _path_item() -> dict[str, Any]:
         "put": {
             "operationId": "updateTicketActivity",
             "summary": "Update Ticket Activity",
-            "parameters": [_IF_MATCH, _IF_NONE_MATCH],
+            "parameters": [_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY_KEY],
             "requestBody": {"required": True, "content": _content("TicketActivityUpdate")},
             "responses": {"200": _success("The updated entry."), **_problems(*_PROBLEMS)},
         },
@@ -182,6 +183,15 @@ _IF_NONE_MATCH: Final = {
     "in": "header",
     "description": "Not for these versions: `*` or a list of entity tags.",
     "schema": _TAGS,
+}
+_IDEMPOTENCY_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": (
+        "The same request sent again under the same key has one effect and the same answer. "
+        "Another request under the key is refused."
+    ),
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 _NOT_MODIFIED: Final = {"304": {"description": "The caller has it.", "headers": _HEADERS}}
 

@@ -4,6 +4,7 @@ It turns a request into the same command as the mutation, and the outcome into t
 the contract. Errors are RFC 9457 problems, written by the handlers in `app.problems`.
 """
 
+from functools import partial
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -12,13 +13,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.activity.commands import UpdateActivity
+from app.activity.decide import Outcome
+from app.activity.idempotency import Answer, Step
 from app.activity.state import ABSENT, Activity
 from app.activity.values import format_datetime, parse_uuid
 from app.auth import Viewer
 from app.authentication import Authenticate
 from app.conditions import Preconditions, read_preconditions
-from app.errors import InvalidInput, VersionConflict
-from app.http import header_value, header_values, note, read_json, request_id
+from app.errors import InvalidInput, UserError, VersionConflict
+from app.http import (
+    header_value,
+    header_values,
+    idempotency_key,
+    note,
+    read_json,
+    request_id,
+)
 from app.json_text import encode_json
 from app.openapi import openapi_document
 from app.problems import problem
@@ -41,8 +51,29 @@ def rest_routes(
         note(request.scope, "operation", "updateTicketActivity")
         viewer = await viewer_of(request)
         body = await read_json(request, max_body_bytes)
-        outcome = await timeline.submit(viewer, _command(request, body))
+        command = _command(request, body)
+        if key := idempotency_key(request.scope):
+            return await put_once(request, viewer, command, body, key)
+        outcome = await timeline.submit(viewer, command)
         return _activity_response(outcome.activity)
+
+    async def put_once(
+        request: Request, viewer: Viewer, command: UpdateActivity, body: Any, key: str
+    ) -> Response:
+        conditions = [
+            header_values(request.scope, name) for name in (b"if-match", b"if-none-match")
+        ]
+        keyed = await timeline.keyed_request(viewer, key, request.scope["path"], conditions, body)
+        step = Step(keyed, 1, partial(_answer, identifier=request_id(request.scope)))
+        try:
+            await timeline.submit(viewer, command, step)
+        except UserError as error:
+            if step.answer is None:  # it was refused before it could be decided
+                raise
+            note(request.scope, "code", error.code)
+        answer = step.answer
+        assert answer, "the outcome makes the answer"  # noqa: S101
+        return Response(answer.body, answer.status, answer.headers)
 
     async def get_activity(request: Request) -> Response:
         note(request.scope, "operation", "getTicketActivity")
@@ -137,11 +168,26 @@ def _activity_response(activity: Activity) -> Response:
 
 
 async def _answer_version_conflict(request: Request, error: Exception) -> Response:
+    return _conflict_response(cast("VersionConflict", error), request_id(request.scope))
+
+
+def _conflict_response(conflict: VersionConflict, identifier: str) -> Response:
     """Respond 412 with the current ETag, so that the client need not send a GET for it."""
-    conflict = cast("VersionConflict", error)
-    response = problem(conflict, request_id(request.scope))
+    response = problem(conflict, identifier)
     response.headers["ETag"] = _etag(conflict.current)
     return response
+
+
+def _answer(verdict: Outcome | UserError, identifier: str) -> Answer:
+    """Return the response to a PUT as it is kept for its idempotency key."""
+    match verdict:
+        case Outcome():
+            response = _activity_response(verdict.activity)
+        case VersionConflict():
+            response = _conflict_response(verdict, identifier)
+        case _:
+            response = problem(verdict, identifier)
+    return Answer(response.status_code, dict(response.headers), bytes(response.body))
 
 
 REST_EXCEPTION_HANDLERS: Final[Any] = {VersionConflict: _answer_version_conflict}

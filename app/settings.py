@@ -30,6 +30,7 @@ HEADINGS: Final = {
     "identity_providers": "Identity providers",
     "log_format": "Log and metrics",
     "database_url": "Database",
+    "idempotency_hours": "Idempotency keys",
     "max_body_bytes": "HTTP",
     "max_message_length": "Entries",
     "max_query_depth": "GraphQL operations",
@@ -169,6 +170,21 @@ class Settings(BaseSettings):
     )
     write_batch_size: PositiveInt = Field(
         default=512, description="Commands that may share one transaction."
+    )
+
+    idempotency_hours: PositiveFloat = Field(
+        default=24, description="How long an Idempotency-Key and its answer are kept, in hours."
+    )
+    max_idempotency_keys_per_token: PositiveInt = Field(
+        default=100_000,
+        description="Idempotency keys of one token that may be kept, as counted once a minute.",
+    )
+    max_idempotent_answer_bytes: PositiveInt = Field(
+        default=256 * KIB,
+        description=(
+            "Longest answer that is kept for an Idempotency-Key, in bytes. The request of a longer "
+            "one has one effect all the same, but its repeat is answered anew."
+        ),
     )
 
     max_body_bytes: PositiveInt = Field(

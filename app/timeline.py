@@ -4,6 +4,7 @@ Scopes are checked here and in the policy, so that neither API can bypass them.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import aclosing
@@ -19,20 +20,25 @@ from app.activity import policy
 from app.activity.commands import Command
 from app.activity.cursors import FeedCursors
 from app.activity.decide import Outcome
+from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
 from app.activity.listing import EVERYTHING, Filter, Listing, Page, Position, Side, Window
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.activity.visible_changes import Begun, RecordedChange, SeenChange, as_seen
 from app.auth import Viewer
-from app.errors import InvalidInput, NotFound, TooManyStreams, UserError
+from app.errors import InvalidInput, NotFound, ServiceError, TooManyStreams, UserError
 from app.json_text import encode_json
 from app.store import queries
 from app.store.feed import Feed
+from app.store.idempotency import load_answer
+from app.store.key_sweeper import KeySweeper
 from app.store.loads import Snapshot
 from app.store.queries import load_cursor_key
 from app.store.reader import Reader
 from app.store.timeline_cache import TimelineCache
 from app.store.writer import Verdict, Writer
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -185,6 +191,7 @@ class Timeline:
     clock: Callable[[], datetime]
     max_streams: int
     cache: TimelineCache
+    sweeper: KeySweeper
     cursors: FeedCursors = field(init=False)
     _streams: Counter[str] = field(default_factory=Counter)
     _matching: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -193,19 +200,51 @@ class Timeline:
         """Read the key of feed cursors from the database."""
         self.cursors = FeedCursors(await self.reader.database.read(load_cursor_key))
 
-    async def submit(self, viewer: Viewer, command: Command) -> Outcome:
-        """Carry out a command. Return once the outcome is on disk.
+    async def submit(self, viewer: Viewer, command: Command, step: Step | None = None) -> Outcome:
+        """Carry out a command, once if it is a step. Return once the outcome is on disk.
 
-        Raises UserError, Busy, StorageFull and WriteInDoubt.
+        Raises UserError, Busy, StorageFull, WriteInDoubt and IdempotencyKeyReused.
         """
         policy.require_read(viewer)
         command.check(self.limits)
-        return await self.writer.submit(viewer, command)
+        return await self.writer.submit(viewer, command, step)
+
+    async def keyed_request(self, viewer: Viewer, key: str, *request: object) -> KeyedRequest:
+        """Return a request with an idempotency key, given as JSON values.
+
+        Raises InvalidInput, and TooManyIdempotencyKeys unless it is a repeat.
+        """
+        keyed = KeyedRequest.of(viewer, key, *request)
+        refusal = self.sweeper.refusal(keyed.owner)
+        if refusal and not await self.find_answer(keyed):
+            raise refusal
+        return keyed
+
+    async def find_answer(self, request: KeyedRequest) -> Answer | None:
+        """Return the answer that is kept. Raises IdempotencyKeyReused and Busy."""
+        load = partial(load_answer, request=request)
+        return await self.reader.read(request.owner, lambda snapshot: snapshot.load(load))
+
+    async def keep_answer(self, request: KeyedRequest, answer: Answer) -> Answer:
+        """Keep the answer to a request whose steps are done, and return what to answer.
+
+        That is the answer that was kept first. One that cannot be kept is right all the same.
+        """
+        try:
+            return await self.writer.keep_answer(request, answer)
+        except ServiceError as error:
+            _log.warning("The answer to a request was not kept: %s", error.message)
+            return answer
 
     async def submit_all(
-        self, viewer: Viewer, commands: Sequence[Command | UserError]
+        self,
+        viewer: Viewer,
+        commands: Sequence[Command | UserError],
+        steps: Sequence[Step] = (),
     ) -> list[Outcome | UserError]:
         """Carry out commands as one unit of work; return the outcome or the error of each.
+
+        `steps` has one for each command, or none: a command that is a step is carried out once.
 
         An error in place of a command, which could not be built, is returned as it is. Raises
         Forbidden, Busy and StorageFull, and then nothing is written, and WriteInDoubt.
@@ -213,7 +252,12 @@ class Timeline:
         policy.require_read(viewer)
         attempts = [self._checked(command) for command in commands]
         good = [attempt for attempt in attempts if not isinstance(attempt, UserError)]
-        verdicts = iter(await self.writer.submit_all(viewer, good) if good else ())
+        taken = [
+            step
+            for step, attempt in zip(steps, attempts, strict=False)
+            if not isinstance(attempt, UserError)
+        ]
+        verdicts = iter(await self.writer.submit_all(viewer, good, taken) if good else ())
         return [
             attempt if isinstance(attempt, UserError) else _expected(next(verdicts))
             for attempt in attempts

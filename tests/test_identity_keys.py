@@ -34,6 +34,8 @@ from tests.test_identity_tokens import accepting, client_of, viewer
 from tests.test_rest import assert_problem
 from tests.test_tokens import MISSING, answers, assert_refused
 
+pytestmark = pytest.mark.any_engine
+
 
 @pytest.fixture
 async def idp() -> AsyncIterator[Provider]:

@@ -39,6 +39,9 @@ VIEWER = "{ viewer { id actorId name scopes } }"
 UUID_OF_ADA = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 
 
+pytestmark = pytest.mark.any_engine
+
+
 @pytest.fixture
 async def idp() -> AsyncIterator[Provider]:
     async with provider(Clock()) as running:
@@ -343,7 +346,6 @@ async def test_an_expiry_beyond_all_times_is_accepted(service: Service, idp: Pro
         await viewer(service, forged(idp, HEAD, idp.claims(exp=exp, aud=["x", AUDIENCE])))
 
 
-@pytest.mark.sqlite
 async def test_a_token_is_neither_stored_nor_logged(
     service: Service, idp: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:

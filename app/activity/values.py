@@ -89,10 +89,11 @@ def format_datetime(value: datetime) -> str:
 
 def is_same_json(one: object, other: object) -> bool:
     """Compare two JSON values. Member order is ignored; true, 1 and 1.0 differ."""
-    return one == other and _canonical(one) == _canonical(other)
+    return one == other and canonical_json(one) == canonical_json(other)
 
 
-def _canonical(value: object) -> str:
+def canonical_json(value: object) -> str:
+    """Return one text for all JSON values that `is_same_json` takes for the same."""
     return json.dumps(value, sort_keys=True)
 
 

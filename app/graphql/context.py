@@ -15,6 +15,7 @@ from strawberry.dataloader import DataLoader
 
 from app.activity.commands import Command
 from app.activity.decide import Outcome
+from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.auth import Viewer
 from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError, UserError
@@ -95,15 +96,23 @@ class MutationContext(Context):
     A mutation cannot be run again as a query can, so its reads do not share a connection.
     """
 
-    def __init__(self, timeline: Timeline, viewer: Viewer, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        viewer: Viewer,
+        deadline_seconds: float,
+        request: KeyedRequest | None,
+    ) -> None:
         self._deadline_seconds = deadline_seconds
+        self._request = request
+        self._steps = 0
         self._own = timeline.reader.own_snapshot(viewer.token_id, is_patient=True)
         super().__init__(timeline, viewer, self._own)
 
     async def submit(self, command: Command) -> Outcome:
         """Carry out a command. The payload then reads the state after it."""
         try:
-            outcome = await self.timeline.submit(self.viewer, command)
+            outcome = await self.timeline.submit(self.viewer, command, self._next_step())
         except Exception:
             await self._begin_payload(is_committed=False)
             raise
@@ -116,7 +125,8 @@ class MutationContext(Context):
     ) -> list[Outcome | UserError]:
         """Carry out commands as one unit of work. The payload then reads the state after it."""
         try:
-            found = await self.timeline.submit_all(self.viewer, commands)
+            steps = [step for _ in commands if (step := self._next_step())]
+            found = await self.timeline.submit_all(self.viewer, commands, steps)
         except Exception:
             await self._begin_payload(is_committed=False)
             raise
@@ -128,6 +138,14 @@ class MutationContext(Context):
 
     async def close(self) -> None:
         await self._own.close()
+
+    def _next_step(self) -> Step | None:
+        """Return the next step of a request with an idempotency key.
+
+        Mutations run one after the other, so in a repeat a step has the same number again.
+        """
+        self._steps += 1
+        return Step(self._request, self._steps) if self._request else None
 
     async def _begin_payload(self, *, is_committed: bool) -> None:
         await self._own.close()
@@ -200,7 +218,35 @@ class Contexts:
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        context = MutationContext(self.timeline, viewer, self.deadline_seconds)
+        return await self._mutate(viewer, execute, None)
+
+    async def mutation_once(
+        self,
+        _connection: HTTPConnection,
+        viewer: Viewer,
+        key: str,
+        request: Sequence[object],
+        execute: Callable[[object], Awaitable[bytes | T]],
+    ) -> bytes | T:
+        """Answer a mutation with an idempotency key, from what is kept if it is a repeat.
+
+        An answer in bytes is kept; another one tells of errors after which a repeat may help.
+        """
+        keyed = await self.timeline.keyed_request(viewer, key, *request)
+        if kept := await self.timeline.find_answer(keyed):
+            return kept.body
+        answer = await self._mutate(viewer, execute, keyed)
+        if isinstance(answer, bytes):
+            return (await self.timeline.keep_answer(keyed, Answer(200, {}, answer))).body
+        return answer
+
+    async def _mutate(
+        self,
+        viewer: Viewer,
+        execute: Callable[[object], Awaitable[T]],
+        request: KeyedRequest | None,
+    ) -> T:
+        context = MutationContext(self.timeline, viewer, self.deadline_seconds, request)
         try:
             return await execute(context)
         finally:

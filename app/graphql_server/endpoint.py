@@ -5,7 +5,7 @@ it has 422, and 200 for request errors if the client accepts only application/js
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -41,6 +41,7 @@ from app.http import (
     JSON,
     header_value,
     header_values,
+    idempotency_key,
     note,
     preferred_type,
     read_json,
@@ -87,6 +88,20 @@ class Contexts(Protocol[ViewerT_contra]):
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
         """Return what `execute` returns for a context. It calls it once."""
+
+    async def mutation_once(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT_contra,
+        key: str,
+        request: Sequence[object],
+        execute: Callable[[object], Awaitable[bytes | T]],
+    ) -> bytes | T:
+        """Return what `execute` returns for a context, or what it returned before.
+
+        The same request under the same idempotency key gets the same bytes. `request` is what makes
+        it the same, as JSON values.
+        """
 
     def subscription(self, connection: HTTPConnection, viewer: ViewerT_contra) -> Any:
         """Return the context of a subscription. `event` renews it for each event."""
@@ -138,6 +153,28 @@ class Operations(Generic[ViewerT]):
                 f"The query was cancelled after {self.deadline_seconds:g} seconds."
             ) from None
 
+    async def execute_once(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT,
+        operation: Operation,
+        parameters: Parameters,
+        key: str,
+    ) -> bytes | Result:
+        """Execute a mutation that has an idempotency key, unless that was done before.
+
+        Return the response document, or a result with errors. Raises as `execute` does.
+        """
+
+        async def execute(context: object) -> bytes | Result:
+            result = await self.executor.execute(
+                operation, parameters.variables, context, parameters.extensions
+            )
+            return result if result.errors else encode_json({"data": result.data})
+
+        request = operation.text, operation.name, parameters.variables or {}
+        return await self.contexts.mutation_once(connection, viewer, key, request, execute)
+
     async def start(
         self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
     ) -> AsyncGenerator[Event]:
@@ -157,8 +194,9 @@ class Operations(Generic[ViewerT]):
         )
 
 
-async def _once(result: Awaitable[Result]) -> AsyncGenerator[Event]:
-    yield event_of(await result)
+async def _once(result: Awaitable[bytes | Result]) -> AsyncGenerator[Event]:
+    found = await result
+    yield Event(found) if isinstance(found, bytes) else event_of(found)
 
 
 _RESPONSE_TYPES: Final[tuple[str, ...]] = (JSON, GRAPHQL_RESPONSE_JSON, EVENT_STREAM)
@@ -242,14 +280,24 @@ class GraphQLEndpoint(Generic[ViewerT]):
         operation = self.operations.find(parameters)
         note(request.scope, "operation", operation.name)
         _require_allowed(operation.kind, request)
+        key = idempotency_key(request.scope) if operation.kind is OperationType.MUTATION else None
         if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
-            result = await self.operations.execute(request, viewer, operation, parameters)
+            result = await (
+                self.operations.execute_once(request, viewer, operation, parameters, key)
+                if key
+                else self.operations.execute(request, viewer, operation, parameters)
+            )
             return _executed(result, request, media_type)
         if request.method == "HEAD":
             return event_stream_head()
         note(request.scope, "door", "sse")
+        events = (
+            _once(self.operations.execute_once(request, viewer, operation, parameters, key))
+            if key
+            else await self.operations.start(request, viewer, parameters)
+        )
         return EventStreamResponse(
-            await self.operations.start(request, viewer, parameters),
+            events,
             Guard(self.operations.authenticate, authorization, self.streams),
             self.streams.keep_alive,
             request_id(request.scope),
@@ -348,8 +396,10 @@ def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
 # The response
 
 
-def _executed(result: Result, request: Request, media_type: str) -> GraphQLResponse:
+def _executed(result: bytes | Result, request: Request, media_type: str) -> GraphQLResponse:
     """Respond to an executed operation: 2xx even if fields failed and `data` is null."""
+    if isinstance(result, bytes):
+        return _encoded_response(result, 200, media_type)
     if not result.errors:
         return _response({"data": result.data}, 200, media_type)
     errors = format_errors(result.errors, request_id(request.scope))
@@ -380,7 +430,12 @@ def _status(error: Exception, errors: list[FormattedError], media_type: str) -> 
 def _response(
     document: dict[str, Any], status: int, media_type: str, headers: Mapping[str, str] | None = None
 ) -> GraphQLResponse:
-    body = encode_json(document)
+    return _encoded_response(encode_json(document), status, media_type, headers)
+
+
+def _encoded_response(
+    body: bytes, status: int, media_type: str, headers: Mapping[str, str] | None = None
+) -> GraphQLResponse:
     own = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
     length = (b"content-length", b"%d" % len(body))
     return GraphQLResponse(status, [*_HEADERS[media_type], *own, length], body)

@@ -7,6 +7,7 @@ from sqlalchemy import Column, Table
 from sqlmodel import SQLModel
 
 from app import models
+from app.activity.idempotency import Answer
 from app.activity.state import Activity, Change, Content, Redaction, Revision, Ticket
 from app.auth import IssuedToken
 
@@ -21,6 +22,7 @@ ACTIVITY: Table = _table(models.TicketActivity)
 CHANGE: Table = _table(models.TicketActivityChange)
 CURSOR_KEY: Table = _table(models.CursorKey)
 TOKEN: Table = _table(models.AccessToken)
+IDEMPOTENCY_KEY: Table = _table(models.IdempotencyKey)
 
 
 def _columns(table: Table, value: type[Any]) -> tuple[Column[Any], ...]:
@@ -37,6 +39,7 @@ CONTENT_COLUMNS = _columns(CHANGE, Content)
 REVISION_COLUMNS = _columns(CHANGE, Revision)
 REDACTION_COLUMNS = _columns(CHANGE, Redaction)
 TOKEN_COLUMNS = _columns(TOKEN, IssuedToken)
+ANSWER_COLUMNS = _columns(IDEMPOTENCY_KEY, Answer)
 
 
 def ticket_row(ticket: Ticket) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import chain
-from typing import Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
@@ -20,6 +20,7 @@ from sqlmodel import Session
 
 from app.activity.commands import Command
 from app.activity.decide import Outcome, decide
+from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
 from app.activity.state import Change, State
 from app.auth import Viewer
@@ -29,6 +30,7 @@ from app.store.batch import load_state, store_changes
 from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
 from app.store.faults import Fault, as_told, fault_of, is_about_a_value
+from app.store.idempotency import Keys, forget_answers
 from app.store.tokens import record_token_uses
 
 _log = logging.getLogger(__name__)
@@ -41,22 +43,43 @@ IDLE_SECONDS: Final = 5
 
 Verdict = Outcome | Exception
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """The commands of one caller, who gets a verdict on each. They are never apart."""
+    """The commands of one caller, who gets a verdict on each. They are never apart.
+
+    `steps` has one for each command, or none at all.
+    """
 
     viewer: Viewer
     commands: Sequence[Command]
+    steps: Sequence[Step]
     answer: asyncio.Future[Sequence[Verdict]]
 
     def settle(self, verdicts: Sequence[Verdict] | Exception) -> None:
-        if self.answer.done():  # the caller has gone
-            return
-        if isinstance(verdicts, Exception):
-            self.answer.set_exception(verdicts)
-        else:
-            self.answer.set_result(verdicts)
+        _settle_future(self.answer, verdicts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chore:
+    """Work in a unit of work that is no command."""
+
+    work: Callable[[Session], Any]
+    answer: asyncio.Future[Any]
+
+    def settle(self, result: Any) -> None:
+        _settle_future(self.answer, result)
+
+
+def _settle_future(answer: asyncio.Future[Any], result: Any) -> None:
+    if answer.done():  # the caller has gone
+        return
+    if isinstance(result, Exception):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,10 +91,12 @@ class Writer:
     clock: Callable[[], datetime]
     queue_size: int
     batch_size: int
+    max_answer_bytes: int
     published: Callable[[Collection[UUID]], None]
     idle_seconds: float = IDLE_SECONDS
     _queue: deque[_Job] = field(default_factory=deque)
     _queued_count: int = 0  # commands in the queue
+    _chores: deque[_Chore] = field(default_factory=deque)
     _token_uses: dict[str, datetime] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_closing: bool = False
@@ -83,34 +108,63 @@ class Writer:
         """Why a command would be answered BUSY now; None when it would be taken."""
         if self._is_closing:
             return "The service is shutting down; send the request again."
-        if self._queued_count >= self.queue_size:
+        if max(self._queued_count, len(self._chores)) >= self.queue_size:
             return f"{self.queue_size} writes are waiting already; send the request again."
         return None
 
-    async def submit(self, viewer: Viewer, command: Command) -> Outcome:
+    async def submit(self, viewer: Viewer, command: Command, step: Step | None = None) -> Outcome:
         """Return the outcome of a command, after its COMMIT.
 
-        Raises UserError, Busy, StorageFull and WriteInDoubt. A caller that is cancelled while its
-        command waits takes it back; once the unit of work has begun, it is carried out.
+        A command that is the step of a request with an idempotency key is carried out once.
+
+        Raises UserError, Busy, StorageFull, WriteInDoubt and IdempotencyKeyReused. A caller that is
+        cancelled while its command waits takes it back; once the unit of work has begun, it is
+        carried out.
         """
-        [verdict] = await self.submit_all(viewer, (command,))
+        [verdict] = await self.submit_all(viewer, (command,), (step,) if step else ())
         if isinstance(verdict, Exception):
             raise verdict
         return verdict
 
-    async def submit_all(self, viewer: Viewer, commands: Sequence[Command]) -> Sequence[Verdict]:
+    async def submit_all(
+        self, viewer: Viewer, commands: Sequence[Command], steps: Sequence[Step] = ()
+    ) -> Sequence[Verdict]:
         """Return a verdict on each command, in order, after the one COMMIT that they share.
 
-        An error of one command does not affect the others. Raises as `submit` what is an error of
-        all of them.
+        `steps` has one for each command, or none. An error of one command does not affect the
+        others. Raises as `submit` what is an error of all of them.
         """
         if refusal := self.refusal:
             raise Busy(refusal)
-        job = _Job(viewer, commands, asyncio.get_running_loop().create_future())
+        job = _Job(viewer, commands, steps, asyncio.get_running_loop().create_future())
         self._queue.append(job)
         self._queued_count += len(commands)
         self._wake.set()
         return await job.answer
+
+    async def run_chore(self, work: Callable[[Session], T]) -> T:
+        """Return what a short function returns, after its COMMIT, which it shares with commands.
+
+        Raises Busy, StorageFull and WriteInDoubt.
+        """
+        if refusal := self.refusal:
+            raise Busy(refusal)
+        chore = _Chore(work, asyncio.get_running_loop().create_future())
+        self._chores.append(chore)
+        self._wake.set()
+        result: T = await chore.answer
+        return result
+
+    async def keep_answer(self, request: KeyedRequest, answer: Answer) -> Answer:
+        """Keep the answer to a request, unless there is one; return the one that is kept."""
+
+        def keep(session: Session) -> Answer:
+            keys = self._claim(session, [request])
+            kept = keys.keep_answer(request, answer)
+            keys.store()
+            return kept
+
+        return await self.run_chore(keep)
 
     def record_token_use(self, token_id: str, used_at: datetime) -> None:
         """Note the use of a token; it is stored with the next unit of work."""
@@ -126,19 +180,20 @@ class Writer:
         """Write batches until the writer is closed and the queue is empty."""
         try:
             while await self._has_work():
-                await self._write(self._take())
+                await self._write(self._take(), self._take_chores())
                 if self._must_erase:
                     await self._erase()
         finally:
             self._is_closing = True
-            while self._queue:
-                _settle(self._take(), Busy("The service stopped; send the request again."))
+            while self._queue or self._chores:
+                stopped = Busy("The service stopped; send the request again.")
+                _settle([*self._take(), *self._take_chores()], stopped)
 
     async def _has_work(self) -> bool:
-        while not (self._queue or self._token_uses or self._is_closing):
+        while not (self._queue or self._chores or self._token_uses or self._is_closing):
             self._wake.clear()
             await self._wait()
-        return bool(self._queue or self._token_uses)
+        return bool(self._queue or self._chores or self._token_uses)
 
     async def _wait(self) -> None:
         """Wait for work. Tidy the files when there is none for a while."""
@@ -180,33 +235,42 @@ class Writer:
                 count += len(job.commands)
         return jobs
 
-    async def _write(self, jobs: Sequence[_Job]) -> None:
+    def _take_chores(self) -> list[_Chore]:
+        chores, self._chores = self._chores, deque()
+        return [chore for chore in chores if not chore.answer.done()]
+
+    async def _write(self, jobs: Sequence[_Job], chores: Sequence[_Chore]) -> None:
         """Run one unit of work, and settle its jobs whatever happens."""
         try:
-            await self._write_batch(jobs)
+            await self._write_batch(jobs, chores)
         except BaseException:
             stopped = "The service stopped during the write; read before you send it again."
-            _settle(jobs, WriteInDoubt(stopped))
+            _settle([*jobs, *chores], WriteInDoubt(stopped))
             raise
 
-    async def _write_batch(self, jobs: Sequence[_Job]) -> None:
+    async def _write_batch(self, jobs: Sequence[_Job], chores: Sequence[_Chore]) -> None:
         """Run one unit of work. If a single job may have made it fail, run the jobs one by one."""
         self._is_log_long = True
         uses, self._token_uses = self._token_uses, {}
+        count = len(jobs) + len(chores)
         try:
-            verdicts = await self.database.write(partial(self._work, jobs, uses))
+            verdicts, results = await self.database.write(partial(self._work, jobs, chores, uses))
         except Exception as error:
-            self._token_uses = uses | self._token_uses if jobs else self._token_uses
-            if len(jobs) > 1 and _may_be_fault_of_one(error):
+            self._token_uses = uses | self._token_uses if count else self._token_uses
+            if count > 1 and _may_be_fault_of_one(error):
                 for job in jobs:
-                    await self._write_batch([job])
-            elif jobs:
-                _settle(jobs, _translated(error))
+                    await self._write_batch([job], [])
+                for chore in chores:
+                    await self._write_batch([], [chore])
+            elif count:
+                _settle([*jobs, *chores], _translated(error))
             else:
                 _log.warning("The last use of tokens was not stored.", exc_info=error)
         else:
-            for job, verdict in zip(jobs, verdicts, strict=True):
-                job.settle(verdict)
+            for job, found in zip(jobs, verdicts, strict=True):
+                job.settle(found)
+            for chore, result in zip(chores, results, strict=True):
+                chore.settle(result)
             changes = _changes(chain.from_iterable(verdicts))
             self._must_erase |= _has_redaction(changes)
             self.published({change.ticket.id for change in changes})
@@ -214,22 +278,47 @@ class Writer:
                 _log_changes(changes)
 
     def _work(
-        self, jobs: Sequence[_Job], uses: dict[str, datetime], session: Session
-    ) -> list[list[Verdict]]:
-        """Load, decide and store, within the transaction."""
-        verdicts: list[list[Verdict]] = []
-        if jobs:
-            state = load_state(session, [command for job in jobs for command in job.commands])
-            verdicts = [
-                [self._decide(state, job.viewer, command) for command in job.commands]
-                for job in jobs
-            ]
-            changes = _changes(chain.from_iterable(verdicts))
-            store_changes(session, changes)
-            if _has_redaction(changes):
-                self.database.mark_erasure(session)
+        self,
+        jobs: Sequence[_Job],
+        chores: Sequence[_Chore],
+        uses: dict[str, datetime],
+        session: Session,
+    ) -> tuple[list[list[Verdict]], list[Any]]:
+        """Do everything within the transaction."""
+        verdicts = self._carry_out(jobs, session) if jobs else []
+        results = [chore.work(session) for chore in chores]
         record_token_uses(session, uses)
+        return verdicts, results
+
+    def _carry_out(self, jobs: Sequence[_Job], session: Session) -> list[list[Verdict]]:
+        """Load, decide and store."""
+        requests = [job.steps[0].request for job in jobs if job.steps]
+        keys = self._claim(session, requests) if requests else None
+        state = load_state(session, [command for job in jobs for command in job.commands])
+        verdicts = [
+            self._decide_steps(state, job, keys)
+            if keys and job.steps
+            else [self._decide(state, job.viewer, command) for command in job.commands]
+            for job in jobs
+        ]
+        changes = _changes(chain.from_iterable(verdicts))
+        store_changes(session, changes)
+        if keys:
+            keys.store()
+        if redacted := [change.activity for change in changes if change.is_redaction]:
+            # After the answers of this unit of work were kept: they may show what it redacts.
+            forget_answers(session, min(activity.created_at for activity in redacted))
+            self.database.mark_erasure(session)
         return verdicts
+
+    def _claim(self, session: Session, requests: Sequence[KeyedRequest]) -> Keys:
+        return Keys.claim(session, requests, self.clock(), self.max_answer_bytes)
+
+    def _decide_steps(self, state: State, job: _Job, keys: Keys) -> list[Verdict]:
+        return [
+            keys.settle(step, partial(self._decide, state, job.viewer, command))
+            for step, command in zip(job.steps, job.commands, strict=True)
+        ]
 
     def _decide(self, state: State, viewer: Viewer, command: Command) -> Verdict:
         """Decide a command on the state after those before it. An error is that of it alone."""
@@ -258,7 +347,7 @@ def _log_changes(changes: Sequence[Change]) -> None:
         events.add(line)
 
 
-def _settle(jobs: Sequence[_Job], verdict: Exception) -> None:
+def _settle(jobs: Sequence[_Job | _Chore], verdict: Exception) -> None:
     for job in jobs:
         job.settle(verdict)
 

@@ -1,6 +1,6 @@
 """Contexts of a schema that reads no database."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -25,6 +25,16 @@ class PlainContexts(Generic[ViewerT]):
         return await execute(self.make(viewer))
 
     mutation = query
+
+    async def mutation_once(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT,
+        _key: str,
+        _request: Sequence[object],
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        return await self.query(connection, viewer, execute)
 
     def subscription(self, _connection: HTTPConnection, viewer: ViewerT) -> object:
         return self.make(viewer)

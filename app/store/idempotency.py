@@ -1,0 +1,277 @@
+"""The statements on idempotency keys.
+
+The row of a key is a lock: a unit of work claims it first of all, and so waits for another process
+that carries out the same request.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from app.activity.decide import Outcome
+from app.activity.idempotency import REPEATABLE, Answer, KeyedRequest, Step
+from app.activity.state import Activity, ChangeType, Ticket
+from app.errors import IdempotencyKeyReused, UserError, VersionConflict, user_error
+from app.store import rows
+from app.store.bulk import update_rows
+from app.store.parameters import are_among
+
+_KEY = rows.IDEMPOTENCY_KEY.c
+_CLAIMS: Final = {
+    "sqlite": sqlite.insert(rows.IDEMPOTENCY_KEY).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(rows.IDEMPOTENCY_KEY).on_conflict_do_nothing(),
+}
+_ROWS = (
+    select(  # type: ignore[call-overload]
+        _KEY.owner,
+        _KEY.key,
+        _KEY.fingerprint,
+        _KEY.verdicts,
+        _KEY.is_forgotten,
+        *rows.ANSWER_COLUMNS,
+    )
+    .where(are_among(_KEY.owner, _KEY.key, "keys"))
+    .order_by(_KEY.owner, _KEY.key)
+)
+_EXPIRED = (
+    select(_KEY.owner, _KEY.key)
+    .where(_KEY.created_at <= bindparam("before"))
+    .order_by(_KEY.created_at)
+    .limit(bindparam("size"))
+)
+_DELETE = delete(rows.IDEMPOTENCY_KEY).where(are_among(_KEY.owner, _KEY.key, "keys"))
+_FULL = select(_KEY.owner).group_by(_KEY.owner).having(func.count() >= bindparam("maximum"))
+_FORGET = (
+    update(rows.IDEMPOTENCY_KEY)
+    .where(_KEY.created_at >= bindparam("since"))
+    .values(status=None, headers=None, body=None, is_forgotten=True)
+)
+_VERSION = select(
+    rows.CHANGE.c.change_type,
+    rows.CHANGE.c.changed_at,
+    rows.CHANGE.c.changed_by_id,
+    *rows.CONTENT_COLUMNS,
+).where(
+    rows.CHANGE.c.ticket_id == bindparam("ticket_id"),
+    rows.CHANGE.c.activity_id == bindparam("activity_id"),
+    rows.CHANGE.c.version == bindparam("version"),
+)
+
+_Verdict = Outcome | Exception
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    fingerprint: bytes
+    verdicts: dict[str, Any]
+    is_forgotten: bool
+    answer: Answer | None
+    is_changed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Keys:
+    """The keys that the steps of one unit of work name, claimed until its COMMIT."""
+
+    session: Session
+    rows: Mapping[tuple[str, str], _Row]
+    max_answer_bytes: int
+    _decided: dict[tuple[str, str, int], _Verdict]
+
+    @classmethod
+    def claim(
+        cls,
+        session: Session,
+        requested: Sequence[KeyedRequest],
+        now: datetime,
+        max_answer_bytes: int,
+    ) -> "Keys":
+        """Make the rows of keys that are new, lock all of them, and read them."""
+        requests = {(request.owner, request.key): request for request in requested}
+        # In the order of the keys, so that two processes cannot wait for each other.
+        new = [_new_row(requests[name], now) for name in sorted(requests)]
+        session.exec(_CLAIMS[session.connection().dialect.name], params=new)
+        found = session.exec(_ROWS.with_for_update(), params={"keys": list(requests)})
+        return cls(session, {(row[0], row[1]): _row(row) for row in found}, max_answer_bytes, {})
+
+    def settle(self, step: Step, decide: Callable[[], _Verdict]) -> _Verdict:
+        """Return what a step came to before, or else what `decide` returns, and keep that."""
+        name = step.request.owner, step.request.key
+        row = self.rows[name]
+        if row.fingerprint != step.request.fingerprint:
+            return IdempotencyKeyReused()
+        verdict = self._known(row, (*name, step.number)) or decide()
+        if isinstance(verdict, REPEATABLE):
+            self._keep(row, (*name, step.number), verdict)
+            if step.answer_of:
+                step.answer = self._keep_answer(row, step.answer_of(verdict))
+        return verdict
+
+    def store(self) -> None:
+        """Write what is new in the rows."""
+        changed = [_update(name, row) for name, row in self.rows.items() if row.is_changed]
+        update_rows(self.session, rows.IDEMPOTENCY_KEY, changed)
+
+    def keep_answer(self, request: KeyedRequest, answer: Answer) -> Answer:
+        """Keep the answer to a request, unless there is one. Return the one that is kept."""
+        row = self.rows[request.owner, request.key]
+        return self._keep_answer(row, answer) if row.fingerprint == request.fingerprint else answer
+
+    def _known(self, row: _Row, place: tuple[str, str, int]) -> _Verdict | None:
+        if decided := self._decided.get(place):
+            # The change belongs to the job that made it, in the same unit of work.
+            return replace(decided, change=None) if isinstance(decided, Outcome) else decided
+        record = row.verdicts.get(str(place[2]))
+        return _verdict(self.session, record) if record else None
+
+    def _keep(self, row: _Row, place: tuple[str, str, int], verdict: _Verdict) -> None:
+        number = str(place[2])
+        if number not in row.verdicts:
+            row.verdicts[number] = _record(verdict)
+            row.is_changed = True
+        self._decided.setdefault(place, verdict)
+
+    def _keep_answer(self, row: _Row, answer: Answer) -> Answer:
+        """Return the answer that is kept; one that is too large is not."""
+        is_small = len(answer.body) <= self.max_answer_bytes
+        if row.answer is None and is_small and not row.is_forgotten:
+            row.answer, row.is_changed = answer, True
+        return row.answer or answer
+
+
+def load_answer(session: Session, request: KeyedRequest) -> Answer | None:
+    """Return the answer that is kept, if there is one. Raises IdempotencyKeyReused."""
+    found = session.exec(_ROWS, params={"keys": [(request.owner, request.key)]})
+    row = next(map(_row, found), None)
+    if row and row.fingerprint != request.fingerprint:
+        raise IdempotencyKeyReused
+    return row.answer if row else None
+
+
+def delete_expired(session: Session, before: datetime, size: int) -> int:
+    """Delete the oldest keys claimed until a time; return how many, at most `size`."""
+    expired = session.exec(_EXPIRED, params={"before": before, "size": size})
+    keys = [(row[0], row[1]) for row in expired]
+    if keys:
+        session.exec(_DELETE, params={"keys": keys})
+    return len(keys)
+
+
+def find_full_owners(session: Session, maximum: int) -> frozenset[str]:
+    """Return the owners who have that many keys or more."""
+    return frozenset(session.exec(_FULL, params={"maximum": maximum}))
+
+
+def forget_answers(session: Session, since: datetime) -> None:
+    """Remove the answers to requests since a time, which may show what is redacted, for good.
+
+    The outcomes of their steps stay, so a repeat has no effect and is answered anew. An answer that
+    is on its way is not kept when it comes.
+    """
+    session.exec(_FORGET, params={"since": since})
+
+
+def _new_row(request: KeyedRequest, now: datetime) -> dict[str, Any]:
+    return {
+        "owner": request.owner,
+        "key": request.key,
+        "actor_id": request.actor_id,
+        "fingerprint": request.fingerprint,
+        "created_at": now,
+        "verdicts": {},
+        "is_forgotten": False,
+    }
+
+
+def _row(row: Any) -> _Row:
+    _, _, fingerprint, verdicts, is_forgotten, status, headers, body = row
+    answer = Answer(status, headers, body) if status is not None else None
+    return _Row(fingerprint, verdicts, is_forgotten, answer)
+
+
+def _update(name: tuple[str, str], row: _Row) -> dict[str, Any]:
+    answer = row.answer
+    return {
+        "key_owner": name[0],
+        "key_key": name[1],
+        "verdicts": row.verdicts,
+        "status": answer.status if answer else None,
+        "headers": dict(answer.headers) if answer else None,
+        "body": answer.body if answer else None,
+    }
+
+
+# What a step came to, as JSON. What an entry held is not copied: the history has it.
+
+
+def _record(verdict: _Verdict) -> dict[str, Any]:
+    if isinstance(verdict, Outcome):
+        return _reference(verdict.activity)
+    if not isinstance(verdict, UserError):
+        raise TypeError("only outcomes and expected errors are kept")
+    current = verdict.current if isinstance(verdict, VersionConflict) else None
+    return {
+        "code": verdict.code,
+        "message": verdict.message,
+        "path": list(verdict.path),
+        "reasons": list(getattr(verdict, "reasons", ())),
+        "current": _reference(current) if current else None,
+    }
+
+
+def _reference(activity: Activity) -> dict[str, Any]:
+    return {
+        "ticketId": str(activity.ticket_id),
+        "activityId": str(activity.id),
+        "version": activity.version,
+    }
+
+
+def _verdict(session: Session, record: dict[str, Any]) -> _Verdict:
+    if "code" not in record:
+        activity = _load_version(session, record)
+        ticket = session.exec(
+            select(*rows.TICKET_COLUMNS).where(col(rows.TICKET.c.id) == activity.ticket_id)
+        ).one()
+        return Outcome(Ticket(*ticket), activity, None)
+    current = record["current"]
+    return user_error(
+        record["code"],
+        record["message"],
+        path=tuple(record["path"]),
+        reasons=record["reasons"],
+        current=_load_version(session, current) if current else None,
+    )
+
+
+def _load_version(session: Session, reference: dict[str, Any]) -> Activity:
+    """Return an entry as it was at a version, as far as the history still has it."""
+    ticket_id, id_ = UUID(reference["ticketId"]), UUID(reference["activityId"])
+    now = Activity(
+        *session.exec(
+            select(*rows.ACTIVITY_COLUMNS).where(
+                rows.ACTIVITY.c.ticket_id == ticket_id, rows.ACTIVITY.c.id == id_
+            )
+        ).one()
+    )
+    version = reference["version"]
+    if now.version == version:
+        return now
+    key = {"ticket_id": ticket_id, "activity_id": id_, "version": version}
+    type_, at, by_id, message, metadata, is_private = session.exec(_VERSION, params=key).one()
+    return replace(
+        now,
+        version=version,
+        message=message,
+        metadata=metadata,
+        is_private=is_private,
+        updated_at=at,
+        updated_by_id=by_id,
+        deleted_at=at if type_ is ChangeType.REMOVED else None,
+    )

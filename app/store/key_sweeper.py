@@ -1,0 +1,56 @@
+"""Removes idempotency keys that are old enough, and finds the tokens that have too many."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from app.errors import TooManyIdempotencyKeys
+from app.store.idempotency import delete_expired, find_full_owners
+from app.store.writer import Writer
+
+_log = logging.getLogger(__name__)
+
+SWEEP_SECONDS: Final = 60
+_BATCH: Final = 200
+"""How many keys one unit of work deletes: the commands beside it wait some milliseconds."""
+
+
+@dataclass(slots=True, eq=False)
+class KeySweeper:
+    """Keeps the table of keys within bounds. A task must run `run`."""
+
+    writer: Writer
+    clock: Callable[[], datetime]
+    lifetime: timedelta
+    max_per_token: int
+    _full: frozenset[str] = frozenset()
+
+    def refusal(self, owner: str) -> TooManyIdempotencyKeys | None:
+        """Return why the token may use no new key: it had too many at the last sweep."""
+        if owner not in self._full:
+            return None
+        return TooManyIdempotencyKeys(
+            f"The token has used {self.max_per_token} idempotency keys within "
+            f"{self.lifetime.total_seconds() / 3600:g} hours, which is the limit."
+        )
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await self.sweep()
+            except Exception as error:
+                _log.warning("Old idempotency keys were not removed.", exc_info=error)
+
+    async def sweep(self) -> None:
+        """Remove what is too old, a little at a time; then look who has too many keys."""
+        before = self.clock() - self.lifetime
+        delete = partial(delete_expired, before=before, size=_BATCH)
+        while await self.writer.run_chore(delete) == _BATCH:
+            pass
+        count = partial(find_full_owners, maximum=self.max_per_token)
+        self._full = await self.writer.database.read(count)
