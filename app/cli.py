@@ -13,6 +13,7 @@ from app.auth import Scope
 from app.commands import (
     check_health,
     compact,
+    copy,
     create,
     list_all,
     migrate_database,
@@ -68,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         "compact", help="write the database file anew, without what was redacted or deleted"
     )
     compacting.set_defaults(command=compact)
+    copying = commands.add_parser(
+        "copy", help="copy the database into another one: from SQLite to PostgreSQL, or back"
+    )
+    copying.add_argument("--to", required=True, metavar="URL", help="the address of the other one")
+    copying.set_defaults(command=copy)
     printing = commands.add_parser("schema", help="print the GraphQL schema")
     printing.set_defaults(command=print_sdl)
     tokens = commands.add_parser("token", help="issue, list and revoke tokens")

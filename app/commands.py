@@ -35,10 +35,12 @@ from app.server.listener import (
 )
 from app.server.server import serve_in_this_process
 from app.server.workers import serve_in_workers
-from app.settings import Settings
+from app.settings import ENV_PREFIX, Settings
+from app.store.copying import copy_database
 from app.store.database import SQLITE, parse_url, shown_address
 from app.store.engine import Database
-from app.store.migrate import migrate, newest_revision, require_current
+from app.store.errors import DatabaseUnusable
+from app.store.migrate import migrate, newest_revision, require_current, require_whole
 from app.store.queries import has_tickets, load_tickets
 from app.store.sqlite import sqlite_file
 from app.store.tokens import create_token, list_tokens, revoke_token
@@ -48,6 +50,8 @@ _log: Final = logging.getLogger("ticket-activity")
 _DEMO_TOKEN_LIFE: Final = timedelta(days=1)
 _HEALTH_SECONDS: Final = 5
 _MAX_ANSWER_BYTES: Final = 10_000
+
+_BAR_WIDTH: Final = 30
 
 T = TypeVar("T")
 
@@ -158,29 +162,76 @@ def compact(_options: argparse.Namespace) -> None:
         )
 
 
+def copy(options: argparse.Namespace) -> None:
+    """Copy the database that the settings name into another one."""
+    source = read_settings()
+    target = source.model_copy(update={"database_url": options.to})
+    try:
+        shown = shown_address(options.to)
+    except DatabaseUnusable as error:
+        raise OperatorError(str(error).replace(f"{ENV_PREFIX}DATABASE_URL", "--to")) from None
+    total = asyncio.run(_copy(source, target))
+    print(f"Copied {total:,} rows to {shown}, and compared them.")
+
+
+async def _copy(source: Settings, target: Settings) -> int:
+    async def copy_into(database: Database, copied: Database) -> int:
+        await migrate(copied)
+        return await copy_database(database, copied, _show_progress)
+
+    async def copy_from(database: Database) -> int:
+        await _require_ready(database)
+        _make_file(target)
+        return await _with_database(target, partial(copy_into, database))
+
+    return await _with_database(source, copy_from)
+
+
+def _show_progress(step: str, done: int, total: int) -> None:
+    """Draw a bar on a terminal."""
+    if sys.stderr.isatty():
+        bar = "#" * (_BAR_WIDTH * done // max(total, 1))
+        end = "\n" if done >= total else ""
+        line = f"\r{step:<36} [{bar:<{_BAR_WIDTH}}] {done:,} of {total:,}"
+        print(line, end=end, file=sys.stderr, flush=True)
+
+
 async def _prepare_database(settings: Settings) -> None:
-    """Bring the database to this release; a file that is missing is made, and only here."""
-    address = parse_url(settings.database_url)
-    file = sqlite_file(address) if address.drivername == SQLITE else None
-    if file:
-        _make(file)
-    await _with_database(settings, migrate)
+    """Bring the database to this release. Create its file, if it is one."""
+    file = _make_file(settings)
+    await _with_database(settings, _migrate_whole)
     if file and file.stat().st_mode & stat.S_IROTH:
         _tell(f"every user may read {file}; chmod 600 it.")
 
 
-def _make(file: Path) -> None:
+def _make_file(settings: Settings) -> Path | None:
+    """Create the file of an SQLite database, unless it is there, and return it."""
+    address = parse_url(settings.database_url)
+    if address.drivername != SQLITE:
+        return None
+    file = sqlite_file(address)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # SQLite gives its journals the mode of the file beside them.
         file.touch(mode=0o600)
     except OSError as error:
         raise OperatorError(f"Cannot make the database {file}: {error.strerror}.") from None
+    return file
+
+
+async def _migrate_whole(database: Database) -> None:
+    await require_whole(database)
+    await migrate(database)
 
 
 async def _check_database(settings: Settings) -> None:
-    """Ask whether another command has brought the database to this release."""
-    await _with_database(settings, require_current)
+    """Raise DatabaseUnusable unless another command has brought the database to this release."""
+    await _with_database(settings, _require_ready)
+
+
+async def _require_ready(database: Database) -> None:
+    await require_whole(database)
+    await require_current(database)
 
 
 async def _with_database(

@@ -72,6 +72,9 @@ class Database(Protocol):
     async def migrate(self, upgrade: Callable[[CoreConnection], None]) -> None:
         """Run a function that changes tables, in one transaction and in one process at a time."""
 
+    def hold_writes(self) -> AbstractAsyncContextManager[None]:
+        """Let no process write meanwhile. Raises DatabaseUnusable where one does."""
+
     def watch(self) -> AbstractAsyncContextManager[WaitForCommits]:
         """Yield a function that waits for commits of other processes."""
 

@@ -13,6 +13,9 @@ from sqlmodel import Session
 from app.store.engine import Database
 from app.store.errors import DatabaseUnusable
 
+COPY_PROGRESS: Final = "copy_progress"
+"""A table of this name is in a database that is an unfinished copy of another one."""
+
 _MIGRATIONS: Final = Path(__file__).parent.parent / "migrations"
 
 
@@ -34,6 +37,18 @@ async def migrate(database: Database) -> None:
 async def require_current(database: Database) -> None:
     """Raise DatabaseUnusable where migrations are missing, or come from newer code."""
     await database.read(_require_current)
+
+
+async def require_whole(database: Database) -> None:
+    """Raise DatabaseUnusable for an unfinished copy of another database."""
+    if await database.read(_is_unfinished_copy):
+        raise DatabaseUnusable(
+            "The database is an unfinished copy: run `ticket-activity copy` again to finish it."
+        )
+
+
+def _is_unfinished_copy(session: Session) -> bool:
+    return inspect(session.connection()).has_table(COPY_PROGRESS)
 
 
 def is_current(session: Session) -> bool:

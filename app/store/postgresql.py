@@ -20,7 +20,7 @@ import asyncpg
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import IntegrityError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from app.json_text import dump_json, load_json
@@ -188,6 +188,19 @@ class PostgresqlDatabase:
             upgrade(session.connection())
 
         await self._write(begin, migrate_alone)
+
+    @asynccontextmanager
+    async def hold_writes(self) -> AsyncIterator[None]:
+        names = ", ".join(SQLModel.metadata.tables)
+        connection = await self.connect_driver()
+        try:
+            await connection.execute(_begin_write(self.options.lock_seconds, 0))
+            await connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE")
+            yield
+        except asyncpg.LockNotAvailableError:
+            raise DatabaseUnusable(f"{self._name} is being written to.") from None
+        finally:
+            await _close(connection)
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[WaitForCommits]:

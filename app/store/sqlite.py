@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -266,6 +266,15 @@ class SqliteDatabase:
 
     async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
         await self.write(lambda session: upgrade(session.connection()))
+
+    @asynccontextmanager
+    async def hold_writes(self) -> AsyncIterator[None]:
+        with closing(sqlite3.connect(self.file, timeout=0, isolation_level=None)) as holding:
+            try:
+                holding.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise DatabaseUnusable(f"Cannot lock {self.file}: {error}.") from None
+            yield
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[WaitForCommits]:
