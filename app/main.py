@@ -32,6 +32,7 @@ from app.graphql_server.websocket import WebSocketEndpoint
 from app.health import Health, health_routes
 from app.identity.tokens import TokenVerifier
 from app.measures import Requests
+from app.metrics import measure_with
 from app.middleware import CrossOrigin, Direct, Faults, FrontDoor
 from app.observation import observer
 from app.problems import EXCEPTION_HANDLERS
@@ -107,6 +108,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     app.router.redirect_slashes = False
     app.state.timeline = timeline
     app.state.health = health
+    app.state.measure = measure_with(timeline, graphql.operations.executor, requests)
     app.state.end_streams = timeline.feed.close
     return app
 

@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     )
     log_requests: bool = Field(default=True, description="Log a line for each request.")
     log_writes: bool = Field(default=True, description="Log a line for each committed write.")
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None,
+        description="Port of /metrics for Prometheus; without it there is none. It needs no token.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address to serve /metrics on.")
 
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/ticket-activity.db",

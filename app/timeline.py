@@ -196,6 +196,11 @@ class Timeline:
     _streams: Counter[str] = field(default_factory=Counter)
     _matching: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def stream_count(self) -> int:
+        """How many subscriptions are open."""
+        return sum(self._streams.values())
+
     async def open(self) -> None:
         """Read the key of feed cursors from the database."""
         self.cursors = FeedCursors(await self.reader.database.read(load_cursor_key))

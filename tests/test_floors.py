@@ -21,7 +21,7 @@ FLOORS = [
     {"app.middleware"},
     {"app.graphql_server", "app.openapi"},
     {"app.graphql"},
-    {"app.rest", "app.health"},
+    {"app.rest", "app.health", "app.metrics"},
     {"app.main"},
     {"app.demo", "app.environment", "app.server"},
     {"app.commands"},

@@ -123,6 +123,8 @@ class Executor:
             raise ValueError("Schema extensions and operation directives would not be run.")
         self._schema = schema._schema  # Strawberry has no public name for it
         self._documents = _DocumentCache(cache_size)
+        self.document_hits = 0
+        self.document_misses = 0
         self._limits = limits
         self._introspection = IntrospectionLimit(self._schema)
         self._introspected = AnswerCache(_KEPT_INTROSPECTIONS)
@@ -149,7 +151,10 @@ class Executor:
         QueryTooComplex.
         """
         operations = self._documents.get(text)
-        if operations is None:
+        if operations is not None:
+            self.document_hits += 1
+        else:
+            self.document_misses += 1
             # A wrong document is not cached: an attacker could vary it each time.
             operations = self.parse_operations(text)
             self._documents.put(text, operations)

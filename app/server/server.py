@@ -18,7 +18,9 @@ import uvicorn
 
 from app.log import events
 from app.main import create_app
+from app.metrics import Snapshot
 from app.server.errors import CannotServe
+from app.server.metrics_page import serve_metrics
 from app.server.protocol import HttpProtocol, ServerConfig
 from app.settings import Settings
 
@@ -33,6 +35,7 @@ _WARNING_SECONDS: Final = 60
 """Time between two warnings that there are no file descriptors left."""
 
 _TICK_SECONDS: Final = 0.1
+_TICKS_A_SECOND: Final = 10
 
 _CLOSING_SECONDS: Final = 0.02
 """Time for Uvicorn and uvloop to close their listening sockets."""
@@ -58,6 +61,7 @@ class Server(uvicorn.Server):
         self.on_end = on_end
         self.end_streams = end_streams
         self.on_start = on_start
+        self.on_second: Callable[[], None] = _nothing
         self.is_reloading = False
         self._kept: socket.socket | None = None
         self._ends_at = 0.0
@@ -89,6 +93,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end. Called ten times a second."""
         self._warn_of_descriptors()
+        if counter % _TICKS_A_SECOND == 0:
+            self.on_second()
         return await super().on_tick(counter) or self.has_failed
 
     @property
@@ -179,10 +185,11 @@ def serve_in_this_process(
     settings: Settings,
     listener: socket.socket,
     on_start: Callable[[], None],
-    *,
-    is_worker: bool = False,
+    report: Callable[[Snapshot], None] | None = None,
 ) -> socket.socket | None:
     """Serve until a signal; `on_start` is called once the service answers.
+
+    A worker gives `report`, which takes what it measures, each second and at the end.
 
     Return the socket for the next image of this process, where the signal asks for a reload.
     Raises CannotServe.
@@ -191,18 +198,25 @@ def serve_in_this_process(
     state = app.state
     server = Server(ServerConfig(app, settings), state.health.end, state.end_streams, on_start)
     server.take_signals()
-    if is_worker:
+    if report:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor handles it
+        server.on_second = lambda: report(state.measure())
     else:
         server.take_reloads()
+        serve_metrics(settings, state.measure)
     _calm_garbage_collection()
     try:
         kept = server.run_keeping(listener)
     finally:
         events.flush()
+        server.on_second()
     if server.has_failed:
         raise CannotServe("A part of the service failed; the lines above say which.")
     return kept
+
+
+def _nothing() -> None:
+    """Stand for a function that was not given."""
 
 
 def _calm_garbage_collection() -> None:

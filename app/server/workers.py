@@ -9,12 +9,14 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -22,7 +24,9 @@ from typing import Any, Final
 
 from app.graphql_server.documents import ManifestUnusable
 from app.log import configure_log
+from app.metrics import Snapshot, lasting, merge
 from app.server.errors import CannotServe
+from app.server.metrics_page import serve_metrics
 from app.server.server import ENDING_SIGNALS, RETIRE, serve_in_this_process
 from app.settings import Settings
 from app.store.errors import DatabaseUnusable
@@ -39,20 +43,25 @@ def serve_in_workers(
     settings: Settings, listener: socket.socket, count: int, on_start: Callable[[], None]
 ) -> None:
     """Serve until a signal; `on_start` is called once all workers answer. Raises CannotServe."""
-    if reason := asyncio.run(_Supervisor(settings, listener).run(count, on_start)):
+    supervisor = _Supervisor(settings, listener)
+    serve_metrics(settings, supervisor.measure)
+    if reason := asyncio.run(supervisor.run(count, on_start)):
         raise CannotServe(reason)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
+    """`reports` yields why it did not start, or None, and then what it measures each second."""
+
     process: SpawnProcess
-    started: Connection
+    reports: Connection
+    snapshot: Snapshot = field(default_factory=dict)
 
     async def start_failure(self) -> str | None:
         """Wait until the worker accepts connections. Return why it did not, if so."""
-        await _readable(self.started.fileno())
+        await _readable(self.reports.fileno())
         try:
-            reason: str | None = self.started.recv()
+            reason: str | None = self.reports.recv()
         except EOFError:
             await self.ended()
             return self.end
@@ -83,7 +92,15 @@ class _Supervisor:
     _reloads: list[asyncio.Event] = field(default_factory=list)
     _reload_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_DEATHS))
+    _death_count: int = 0
+    _measured: list[_Worker] = field(default_factory=list)
+    _past: Snapshot = field(default_factory=dict)  # of workers that have ended
     _is_ending: bool = False
+
+    def measure(self) -> Snapshot:
+        """Return what all workers measured, also those that have ended. Called from a thread."""
+        deaths: Snapshot = {("ticket_activity_worker_deaths", ()): [self._death_count]}
+        return merge([deaths, self._past, *(worker.snapshot for worker in list(self._measured))])
 
     async def run(self, count: int, on_start: Callable[[], None]) -> str | None:
         """Return when all workers have ended. Return why, if it was not for a signal."""
@@ -137,6 +154,7 @@ class _Supervisor:
         reason = await worker.start_failure()
         if reason and not self._is_ending:
             raise CannotServe(f"A worker did not start: {reason}.")
+        self._follow(worker)
         return worker
 
     async def _restart(self, worker: _Worker, reason: str) -> _Worker:
@@ -144,6 +162,7 @@ class _Supervisor:
         failure: str | None = reason
         while failure and not self._is_ending:
             _log.error("The worker %s died: %s.", worker.process.pid, failure)
+            self._death_count += 1
             self._deaths.append(time.monotonic())
             if len(self._deaths) == _MAX_DEATHS and (
                 self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS
@@ -151,6 +170,7 @@ class _Supervisor:
                 raise CannotServe(f"{_MAX_DEATHS} workers died in a minute, the last: {failure}.")
             worker = self._spawn()
             failure = await worker.start_failure()
+        self._follow(worker)
         return worker
 
     async def _replace(self, old: _Worker) -> _Worker:
@@ -160,6 +180,7 @@ class _Supervisor:
         new = self._spawn()
         reason = await new.start_failure()
         if not reason:
+            self._follow(new)
             old.retire()
             await old.ended()
             return new
@@ -167,12 +188,27 @@ class _Supervisor:
             _log.error("A worker did not start, the one before it stays: %s.", reason)
         return old
 
+    def _follow(self, worker: _Worker) -> None:
+        """Read what the worker measures, until it ends."""
+        self._measured.append(worker)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(worker.reports.fileno(), self._receive, worker)
+
+    def _receive(self, worker: _Worker) -> None:
+        try:
+            worker.snapshot = worker.reports.recv()
+        except (EOFError, OSError):
+            asyncio.get_running_loop().remove_reader(worker.reports.fileno())
+            worker.reports.close()
+            self._past = merge([self._past, lasting(worker.snapshot)])
+            self._measured.remove(worker)
+
     def _spawn(self) -> _Worker:
-        started, report = _spawning.Pipe(duplex=False)
+        reports, report = _spawning.Pipe(duplex=False)
         process = _spawning.Process(target=_run_worker, args=(self.settings, self.listener, report))
         process.start()
         report.close()  # so that the end of the worker ends the pipe
-        worker = _Worker(process, started)
+        worker = _Worker(process, reports)
         self._workers = [*filter(_is_alive, self._workers), worker]
         return worker
 
@@ -184,16 +220,25 @@ def _is_alive(worker: _Worker) -> bool:
 def _run_worker(settings: Settings, listener: socket.socket, report: Connection) -> None:
     """Serve, in the process of a worker."""
 
+    is_started = False
+
     def report_start() -> None:
+        nonlocal is_started
         _end_with_parent()
         report.send(None)
-        report.close()
+        is_started = True
+
+    def report_measured(snapshot: Snapshot) -> None:
+        # Not where the supervisor reads nothing: the worker would wait for it.
+        if is_started and settings.metrics_port and select.select((), (report,), (), 0)[1]:
+            with suppress(OSError):
+                report.send(snapshot)
 
     configure_log(settings)
     try:
-        serve_in_this_process(settings, listener, report_start, is_worker=True)
+        serve_in_this_process(settings, listener, report_start, report_measured)
     except (CannotServe, DatabaseUnusable, ManifestUnusable) as error:
-        if report.closed:
+        if is_started:
             _log.error("%s", error)
         else:
             report.send(str(error).removesuffix("."))

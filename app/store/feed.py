@@ -7,6 +7,7 @@ before its COMMIT, or out of order.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from sqlmodel import Session
 
 from app.activity.visible_changes import RecordedChange
 from app.errors import Busy, Reconnect
+from app.measures import SECONDS, Histogram
 from app.store.queries import load_changes, load_last_seqs, load_news
 from app.store.reader import Reader
 
@@ -72,6 +74,7 @@ class Feed:
     """Follows the changes of tickets that somebody listens to. `run` must be running."""
 
     reader: Reader
+    lag_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     _topics: dict[UUID, _Topic] = field(default_factory=dict)
     _changed: set[UUID] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -154,6 +157,8 @@ class Feed:
         for id_, (changes, is_full) in (await self._load(partial(load_news, after=after))).items():
             if changes:
                 topics[id_].extend(changes)
+                lag = time.time() - changes[-1].activity.updated_at.timestamp()
+                self.lag_seconds.observe(max(lag, 0))
             if is_full:
                 self._changed.add(id_)
 

@@ -54,6 +54,14 @@ class LongReads:
     def is_busy(self) -> bool:
         return bool(self._running or self._waiting)
 
+    @property
+    def running(self) -> int:
+        return sum(self._running.values())
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def count(self, token_id: str) -> int:
         """Return the number of long reads of a token that run or wait."""
         waiting = sum(1 for waiting_id, _ in self._waiting if waiting_id == token_id)

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from sqlmodel import Session
 
 from app.errors import Busy
+from app.measures import SIZES, Histogram
 from app.store.engine import Connection, Database
 from app.store.errors import LongRead
 from app.store.loads import Batch, K, Load, Snapshot, V, Verdicts, run_loads
@@ -133,6 +134,7 @@ class Reader:
 
     database: Database
     limits: ReadLimits
+    batch_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
     _groups: deque[_Group] = field(default_factory=deque)
     _waiting: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -141,6 +143,16 @@ class Reader:
 
     def __post_init__(self) -> None:
         self._long_reads = LongReads(self.database, self.limits)
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for a snapshot."""
+        return self._waiting
+
+    @property
+    def long_reads(self) -> tuple[int, int]:
+        """How many long reads run, and how many wait."""
+        return self._long_reads.running, self._long_reads.waiting
 
     async def read(self, token_id: str, operate: Callable[[Snapshot], Awaitable[T]]) -> T:
         """Run an operation on a shared snapshot; if it takes too long, again on one of its own.
@@ -247,6 +259,7 @@ class Reader:
     def _take(self) -> _Group:
         group = self._groups.popleft()
         self._waiting -= group.size
+        self.batch_sizes.observe(group.size)
         return group
 
 

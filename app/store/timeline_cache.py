@@ -26,6 +26,8 @@ class TimelineCache:
     """Caches the results used last, within `max_bytes`."""
 
     max_bytes: int
+    hits: int = 0
+    misses: int = 0
     _results: OrderedDict[Hashable, tuple[Any, int]] = field(default_factory=OrderedDict)
     _bytes: int = 0
 
@@ -45,9 +47,11 @@ class TimelineCache:
         """
         kept = self._results.get((state, question))
         if kept:
+            self.hits += 1
             self._results.move_to_end((state, question))
             result: T = kept[0]
             return result
+        self.misses += 1
         ticket_id, _ = state
 
         def work_at(session: Session) -> tuple[int | None, T]:

@@ -6,7 +6,8 @@ an outcome before the COMMIT.
 
 import asyncio
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,7 @@ from app.activity.state import Change, State
 from app.auth import Viewer
 from app.errors import Busy, WriteInDoubt
 from app.log import events, now
+from app.measures import SECONDS, SIZES, Histogram
 from app.store.batch import load_state, store_changes
 from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
@@ -94,6 +96,10 @@ class Writer:
     max_answer_bytes: int
     published: Callable[[Collection[UUID]], None]
     idle_seconds: float = IDLE_SECONDS
+    batch_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
+    commit_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
+    change_counts: Counter[str] = field(default_factory=Counter)
+    _worked_at: float = 0
     _queue: deque[_Job] = field(default_factory=deque)
     _queued_count: int = 0  # commands in the queue
     _chores: deque[_Chore] = field(default_factory=deque)
@@ -102,6 +108,11 @@ class Writer:
     _is_closing: bool = False
     _is_log_long: bool = False
     _must_erase: bool = True  # an erasure of an earlier process may be incomplete
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait."""
+        return self._queued_count
 
     @property
     def refusal(self) -> str | None:
@@ -273,9 +284,16 @@ class Writer:
                 chore.settle(result)
             changes = _changes(chain.from_iterable(verdicts))
             self._must_erase |= _has_redaction(changes)
+            self._count(jobs, changes)
             self.published({change.ticket.id for change in changes})
             if events.has_writes:
                 _log_changes(changes)
+
+    def _count(self, jobs: Sequence[_Job], changes: Sequence[Change]) -> None:
+        self.commit_seconds.observe(time.monotonic() - self._worked_at)
+        self.batch_sizes.observe(sum(len(job.commands) for job in jobs))
+        for change in changes:
+            self.change_counts[change.change_type.value] += 1
 
     def _work(
         self,
@@ -288,6 +306,7 @@ class Writer:
         verdicts = self._carry_out(jobs, session) if jobs else []
         results = [chore.work(session) for chore in chores]
         record_token_uses(session, uses)
+        self._worked_at = time.monotonic()
         return verdicts, results
 
     def _carry_out(self, jobs: Sequence[_Job], session: Session) -> list[list[Verdict]]:
