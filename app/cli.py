@@ -5,11 +5,13 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from app.activity.values import parse_uuid
 from app.auth import Scope
+from app.backups import back_up, restore
 from app.commands import (
     check_health,
     compact,
@@ -69,6 +71,19 @@ def _parser() -> argparse.ArgumentParser:
         "compact", help="write the database file anew, without what was redacted or deleted"
     )
     compacting.set_defaults(command=compact)
+    saving = commands.add_parser(
+        "backup", help="write the database, also while it serves, to a new file and check that"
+    )
+    saving.add_argument("file", type=Path, help="a file that does not exist yet")
+    saving.set_defaults(command=back_up)
+    restoring = commands.add_parser(
+        "restore", help="put a backup in the place of the database, while nothing serves it"
+    )
+    restoring.add_argument("file", type=Path, help="what `backup` wrote")
+    restoring.add_argument(
+        "--replace", action="store_true", help="keep the database that is there beside it"
+    )
+    restoring.set_defaults(command=restore)
     copying = commands.add_parser(
         "copy", help="copy the database into another one: from SQLite to PostgreSQL, or back"
     )

@@ -24,7 +24,7 @@ FLOORS = [
     {"app.rest", "app.health", "app.metrics"},
     {"app.main"},
     {"app.demo", "app.environment", "app.server"},
-    {"app.commands"},
+    {"app.backups", "app.commands"},
     {"app.cli"},
     {"app.__main__"},
 ]

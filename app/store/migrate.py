@@ -77,9 +77,18 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
+def require_known_revisions(revisions: set[Any]) -> None:
+    """Raise DatabaseUnusable for a revision of newer code."""
+    _require_known(revisions, ScriptDirectory.from_config(alembic_config()))
+
+
 def _require_known_revision(connection: Connection, script: ScriptDirectory) -> None:
+    _require_known(_revisions(connection), script)
+
+
+def _require_known(revisions: set[Any], script: ScriptDirectory) -> None:
     known = {revision.revision for revision in script.walk_revisions()}
-    if unknown := _revisions(connection) - known:
+    if unknown := revisions - known:
         raise DatabaseUnusable(
             f"The database is newer than this code: it is at migration {', '.join(unknown)}, "
             f"and the last one here is {script.get_current_head()}. Run the newer release."
