@@ -17,7 +17,6 @@ from app.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
-from app.json_text import parse_json
 
 JSON = "application/json"
 
@@ -25,12 +24,16 @@ JSON = "application/json"
 # The body
 
 
-async def read_json(request: Request, max_bytes: int) -> object:
-    """Read the body as JSON.
+REQUEST_BODY = "Request body"
+"""What errors call it."""
+
+
+async def read_json_text(request: Request, max_bytes: int) -> bytes:
+    """Read a body that should be JSON.
 
     A byte order mark before it is ignored, as RFC 8259 section 8.1 lets a recipient do.
-    Raises UnsupportedMediaType, PayloadTooLarge or InvalidInput, and ClientDisconnect when there
-    is nobody left to answer (`app.middleware` ends such a request silently).
+    Raises UnsupportedMediaType and PayloadTooLarge, and ClientDisconnect when there is nobody left
+    to answer (`app.middleware` ends such a request silently).
     """
     if not _is_json(", ".join(header_values(request.scope, b"content-type"))):
         raise UnsupportedMediaType(
@@ -40,7 +43,7 @@ async def read_json(request: Request, max_bytes: int) -> object:
     if codings := header_values(request.scope, b"content-encoding"):
         _require_no_coding(codings)
     body = await _read_body(request, max_bytes)
-    return parse_json(body.removeprefix(BOM_UTF8), "Request body")
+    return body.removeprefix(BOM_UTF8)
 
 
 def _require_no_coding(values: list[str]) -> None:

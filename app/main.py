@@ -44,10 +44,11 @@ from app.store.feed import Feed
 from app.store.key_sweeper import KeySweeper
 from app.store.long_reads import ReadLimits
 from app.store.postgresql_options import PostgresqlOptions
-from app.store.reader import Reader
+from app.store.reader import Reader, charge_nobody
 from app.store.timeline_cache import TimelineCache
 from app.store.writer import Writer
 from app.timeline import Timeline
+from app.turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -69,11 +70,12 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     `state.end_streams` ends what would otherwise never end. Raises DatabaseUnusable for a wrong
     address and ManifestUnusable.
     """
-    timeline = create_timeline(settings, clock)
+    turns = Turns(settings.query_deadline_seconds)
+    timeline = create_timeline(settings, clock, turns.charge)
     providers = settings.identity_providers
     verifier = TokenVerifier.of(providers) if providers else None
     authenticate = Authentication(timeline.reader, timeline.writer, clock, verifier).authenticate
-    graphql = _graphql_endpoint(timeline, authenticate, settings)
+    graphql = _graphql_endpoint(timeline, authenticate, turns, settings)
     websocket = WebSocketEndpoint(graphql.operations, graphql.streams)
     health = Health(timeline)
     requests = Requests()
@@ -86,7 +88,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     app = Service(
         routes=[
             *(graphiql_routes() if settings.graphiql else ()),
-            *rest_routes(timeline, authenticate, max_body_bytes=settings.max_body_bytes),
+            *rest_routes(timeline, authenticate, turns, max_body_bytes=settings.max_body_bytes),
             *health_routes(health),
         ],
         middleware=[
@@ -107,6 +109,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     # Starlette sends /graphql/ to whatever address the Host header names.
     app.router.redirect_slashes = False
     app.state.timeline = timeline
+    app.state.turns = turns
     app.state.health = health
     app.state.measure = measure_with(timeline, graphql.operations.executor, requests)
     app.state.end_streams = timeline.feed.close
@@ -128,7 +131,11 @@ def open_settings_database(settings: Settings) -> Database:
     )
 
 
-def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Timeline:
+def create_timeline(
+    settings: Settings,
+    clock: Callable[[], datetime] = utc_now,
+    charge: Callable[[str, float], None] = charge_nobody,
+) -> Timeline:
     """Return the use cases with their reader, writer and feed. Raises DatabaseUnusable."""
     reader = Reader(
         open_settings_database(settings),
@@ -139,6 +146,7 @@ def create_timeline(settings: Settings, clock: Callable[[], datetime] = utc_now)
             queue_size=settings.read_queue_size,
             search_characters=settings.max_search_characters,
         ),
+        charge,
     )
     limits = InputLimits(
         max_message_length=settings.max_message_length,
@@ -200,7 +208,7 @@ async def running(timeline: Timeline) -> AsyncIterator[None]:
 
 
 def _graphql_endpoint(
-    timeline: Timeline, authenticate: Authenticate, settings: Settings
+    timeline: Timeline, authenticate: Authenticate, turns: Turns, settings: Settings
 ) -> GraphQLEndpoint[Viewer]:
     executor = Executor(
         schema,
@@ -226,7 +234,7 @@ def _graphql_endpoint(
             executor=executor,
             documents=_documents(settings, executor),
             authenticate=authenticate,
-            contexts=Contexts(timeline, settings.query_deadline_seconds),
+            contexts=Contexts(timeline, settings.query_deadline_seconds, turns),
             deadline_seconds=settings.query_deadline_seconds,
         ),
         streams=StreamLimits(

@@ -22,23 +22,25 @@ from app.authentication import Authenticate
 from app.conditions import Preconditions, read_preconditions
 from app.errors import InvalidInput, UserError, VersionConflict
 from app.http import (
+    REQUEST_BODY,
     header_value,
     header_values,
     idempotency_key,
     note,
-    read_json,
+    read_json_text,
     request_id,
 )
-from app.json_text import encode_json
+from app.json_text import encode_json, parse_json
 from app.openapi import openapi_document
 from app.problems import problem
 from app.timeline import Timeline
+from app.turns import Turns
 
 ACTIVITY_PATH = "/v1/crm/tickets/{ticketId}/activity/{activityId}"
 
 
 def rest_routes(
-    timeline: Timeline, authenticate: Authenticate, *, max_body_bytes: int
+    timeline: Timeline, authenticate: Authenticate, turns: Turns, *, max_body_bytes: int
 ) -> list[Route]:
     """Build the routes of this door."""
 
@@ -50,7 +52,11 @@ def rest_routes(
     async def put_activity(request: Request) -> Response:
         note(request.scope, "operation", "updateTicketActivity")
         viewer = await viewer_of(request)
-        body = await read_json(request, max_body_bytes)
+        text = await read_json_text(request, max_body_bytes)
+        return await turns.run(viewer.token_id, put(request, viewer, text))
+
+    async def put(request: Request, viewer: Viewer, text: bytes) -> Response:
+        body = parse_json(text, REQUEST_BODY)
         command = _command(request, body)
         if key := idempotency_key(request.scope):
             return await put_once(request, viewer, command, body, key)
@@ -80,9 +86,8 @@ def rest_routes(
         viewer = await viewer_of(request)
         preconditions = _preconditions(request)
         ticket_id, activity_id = _ids(request)
-        activity = await timeline.read(
-            viewer, lambda view: view.find_activity(ticket_id, activity_id)
-        )
+        reading = timeline.read(viewer, lambda view: view.find_activity(ticket_id, activity_id))
+        activity = await turns.run(viewer.token_id, reading)
         return _read_response(activity, preconditions)
 
     async def activity(request: Request) -> Response:

@@ -163,7 +163,10 @@ class Settings(BaseSettings):
     )
     max_search_characters: PositiveInt = Field(
         default=256_000_000,
-        description="Characters that the text searches of one operation may read.",
+        description=(
+            "Characters of messages that are not plain ASCII which the text searches of one "
+            "operation may read."
+        ),
     )
     timeline_cache_bytes: NonNegativeInt = Field(
         default=16 * KIB * KIB,

@@ -16,7 +16,7 @@ FLOORS = [
     {"app.models"},
     {"app.migrations"},
     {"app.store"},
-    {"app.timeline", "app.authentication", "app.http", "app.conditions"},
+    {"app.turns", "app.timeline", "app.authentication", "app.http", "app.conditions"},
     {"app.problems", "app.observation"},
     {"app.middleware"},
     {"app.graphql_server", "app.openapi"},

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -22,6 +22,7 @@ from app.errors import CommittedUnread, DeadlineExceeded, InternalError, Service
 from app.store.loads import Batch, K, Snapshot, V
 from app.store.long_reads import OwnSnapshot
 from app.timeline import Timeline, View
+from app.turns import Turns
 
 T = TypeVar("T")
 
@@ -200,6 +201,10 @@ class Contexts:
 
     timeline: Timeline
     deadline_seconds: float
+    turns: Turns
+
+    async def turn(self, viewer: Viewer, work: Coroutine[Any, Any, T]) -> T:
+        return await self.turns.run(viewer.token_id, work)
 
     async def query(
         self,
@@ -264,7 +269,8 @@ class Contexts:
             context.renew(snapshot)
             return await execute()
 
-        return await self.timeline.reader.read(context.viewer.token_id, on)
+        token_id = context.viewer.token_id
+        return await self.turns.run(token_id, self.timeline.reader.read(token_id, on))
 
 
 def _version_key(activity: Activity) -> tuple[UUID, int]:

@@ -5,7 +5,15 @@ it has 422, and 200 for request errors if the client accepts only application/js
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
@@ -39,12 +47,13 @@ from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stre
 from app.graphql_server.streams import Guard, StreamLimits
 from app.http import (
     JSON,
+    REQUEST_BODY,
     header_value,
     header_values,
     idempotency_key,
     note,
     preferred_type,
-    read_json,
+    read_json_text,
     request_id,
 )
 from app.json_text import encode_json, parse_json
@@ -72,6 +81,9 @@ class Parameters(NamedTuple):
 
 class Contexts(Protocol[ViewerT_contra]):
     """Makes the objects that resolvers get as `info.context`, and runs operations with them."""
+
+    async def turn(self, viewer: ViewerT_contra, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns, begun when it is the viewer's turn. Raises Busy."""
 
     async def query(
         self,
@@ -182,7 +194,8 @@ class Operations(Generic[ViewerT]):
         operation = self.find(parameters)
         note(connection.scope, "operation", operation.name)
         if operation.kind is not OperationType.SUBSCRIPTION:
-            return _once(self.execute(connection, viewer, operation, parameters))
+            executed = self.execute(connection, viewer, operation, parameters)
+            return _once(self.contexts.turn(viewer, executed))
         context = self.contexts.subscription(connection, viewer)
         return await self.executor.subscribe(
             operation,
@@ -276,7 +289,20 @@ class GraphQLEndpoint(Generic[ViewerT]):
         authorization = header_value(request.scope, b"authorization")
         viewer = await self.operations.authenticate(authorization)
         note(request.scope, "viewer", viewer)
-        parameters = await self._parameters(request)
+        body = await self._body(request)
+        return await self.operations.contexts.turn(
+            viewer, self._answer_viewer(request, media_type, authorization, viewer, body)
+        )
+
+    async def _answer_viewer(
+        self,
+        request: Request,
+        media_type: str,
+        authorization: str | None,
+        viewer: ViewerT,
+        body: bytes | None,
+    ) -> AnyResponse:
+        parameters = _parameters(request, body)
         operation = self.operations.find(parameters)
         note(request.scope, "operation", operation.name)
         _require_allowed(operation.kind, request)
@@ -303,18 +329,27 @@ class GraphQLEndpoint(Generic[ViewerT]):
             request_id(request.scope),
         )
 
-    async def _parameters(self, request: Request) -> Parameters:
+    async def _body(self, request: Request) -> bytes | None:
+        """Read the body of a POST.
+
+        Only JSON is read. A browser sends it to another origin only after a preflight, so a form or
+        a plain text cannot run a mutation.
+        """
         if request.method != "POST":
-            return read_parameters(_url_parameters(request))
-        # Only JSON is read. A browser sends it to another origin only after a preflight, so a form
-        # or a plain text cannot run a mutation.
-        body = await read_json(request, self.max_body_bytes)
-        if not isinstance(body, dict):
-            raise InvalidInput("The body must be a JSON object; batches are not supported.")
-        return read_parameters(body)
+            return None
+        return await read_json_text(request, self.max_body_bytes)
 
 
 # The request
+
+
+def _parameters(request: Request, body: bytes | None) -> Parameters:
+    if body is None:
+        return read_parameters(_url_parameters(request))
+    values = parse_json(body, REQUEST_BODY)
+    if not isinstance(values, dict):
+        raise InvalidInput("The body must be a JSON object; batches are not supported.")
+    return read_parameters(values)
 
 
 def _accept(request: Request) -> str | None:

@@ -203,7 +203,8 @@ class _Socket(Generic[ViewerT]):
         try:
             parameters = read_parameters(operation.payload)
             connection = HTTPConnection(observed.scope)
-            await each(await self.operations.start(connection, viewer, parameters), send)
+            starting = self.operations.start(connection, viewer, parameters)
+            await each(await self.operations.contexts.turn(viewer, starting), send)
         except (Reconnect, _Gone):
             raise
         except Exception as error:

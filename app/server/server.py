@@ -37,6 +37,9 @@ _WARNING_SECONDS: Final = 60
 _TICK_SECONDS: Final = 0.1
 _TICKS_A_SECOND: Final = 10
 
+_SWITCH_SECONDS: Final = 0.001
+"""How long the event loop may have to wait for the interpreter lock that another thread holds."""
+
 _CLOSING_SECONDS: Final = 0.02
 """Time for Uvicorn and uvloop to close their listening sockets."""
 
@@ -205,6 +208,7 @@ def serve_in_this_process(
         server.take_reloads()
         serve_metrics(settings, state.measure)
     _calm_garbage_collection()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         kept = server.run_keeping(listener)
     finally:

@@ -45,6 +45,7 @@ class LongReads:
 
     database: Database
     limits: ReadLimits
+    charge: Callable[[str, float], None]
     _idle: list[Connection] = field(default_factory=list)
     _running: Counter[str] = field(default_factory=Counter)
     _waiting: "list[tuple[str, asyncio.Future[None]]]" = field(default_factory=list)
@@ -173,6 +174,8 @@ class OwnSnapshot:
                 raise Busy("The read takes too long; ask for less.") from None
             except Exception as error:
                 raise as_told(error) from error
+            finally:
+                self._long_reads.charge(self._token_id, self._running.taken)
 
     async def _connect(self) -> Connection:
         if self._connection is None and not self._is_closed:

@@ -117,6 +117,7 @@ class SharedSnapshot:
             raise
         finally:
             self._left -= one.taken
+            self._reader.charge(self._token_id, one.taken)
             self._answers.discard(one.answer)
 
     def close(self) -> None:
@@ -128,12 +129,20 @@ class SharedSnapshot:
             self._group.leave()
 
 
+def charge_nobody(_token_id: str, _seconds: float) -> None:
+    """Charge no token for the processor time of loads."""
+
+
 @dataclass(slots=True, eq=False)
 class Reader:
-    """Opens snapshots. `run` must be running."""
+    """Opens snapshots. `run` must be running.
+
+    `charge` is told the token and the processor time, in seconds, of each load.
+    """
 
     database: Database
     limits: ReadLimits
+    charge: Callable[[str, float], None] = charge_nobody
     batch_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
     _groups: deque[_Group] = field(default_factory=deque)
     _waiting: int = 0
@@ -142,7 +151,7 @@ class Reader:
     _is_closed: bool = False
 
     def __post_init__(self) -> None:
-        self._long_reads = LongReads(self.database, self.limits)
+        self._long_reads = LongReads(self.database, self.limits, self.charge)
 
     @property
     def waiting(self) -> int:

@@ -47,6 +47,15 @@ COMPACT_BYTES: Final = 64 * 1024 * 1024
 _STEPS: Final = 20_000
 """Instructions of SQLite's virtual machine between two calls of `should_stop`: under 1 ms."""
 
+_WORK_SECONDS: Final = 0.001
+"""A long read works for so long before it looks whether it competes with others."""
+
+_COMPETING: Final = 1.2
+"""Elapsed time for each second of processor time from which on a thread competes with others."""
+
+_REST: Final = 3
+"""A long read that competes rests so many times as long as it has worked."""
+
 _PRAGMAS: Final = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: an acknowledged commit survives a power cut
@@ -55,6 +64,31 @@ _PRAGMAS: Final = {
     "busy_timeout": BUSY_TIMEOUT_MS,
     "journal_size_limit": WAL_LIMIT_BYTES,
 }
+
+
+class _Courtesy:
+    """Keeps a long read from taking the processor and the interpreter lock from the event loop.
+
+    A long read that competes with others for them rests, so that it takes a quarter of the time;
+    one that has them to itself does not.
+    """
+
+    __slots__ = ("_began", "_cpu")
+
+    def __init__(self) -> None:
+        self._began = self._cpu = 0.0
+
+    def begin(self) -> None:
+        self._began, self._cpu = time.perf_counter(), time.thread_time()
+
+    def rest(self) -> None:
+        """Rest, if others have used the processor or the lock since the last rest."""
+        used = time.thread_time() - self._cpu
+        if used < _WORK_SECONDS:
+            return
+        if time.perf_counter() - self._began > _COMPETING * used:
+            time.sleep(_REST * used)
+        self.begin()
 
 
 class SqliteConnection:
@@ -66,6 +100,7 @@ class SqliteConnection:
         self._should_stop: Callable[[], bool] | None = None
         self.search_limit = 0
         self._searched = 0
+        self._courtesy = _Courtesy()
 
     @classmethod
     async def open(cls, file: Path, *, begin: str, is_query_only: bool) -> "SqliteConnection":
@@ -97,6 +132,7 @@ class SqliteConnection:
     def allow_search(self, characters: int) -> None:
         """Set how many characters text searches may read. A statement that reads more is ended."""
         self.search_limit, self._searched = characters, 0
+        self._courtesy.begin()
 
     @property
     def is_search_exhausted(self) -> bool:
@@ -175,6 +211,8 @@ class SqliteConnection:
         return _holds_words(message, words)
 
     def _is_to_stop(self) -> bool:
+        if self.search_limit:  # it is lent to a long read
+            self._courtesy.rest()
         return self._should_stop is not None and self._should_stop()
 
     def _truncate_log(self) -> bool:

@@ -1,8 +1,10 @@
 """Whether a text holds words in any case, as `str.casefold` of Python folds it, on each engine.
 
-SQLite calls `casefold` itself. PostgreSQL has no such function before release 18, and its own
-would be of another version of Unicode: so the statement names the folds that matter for the words,
-which are few: those of characters whose fold has one of the words' characters in it.
+SQLite folds ASCII itself. For other texts it calls `casefold`; each call waits for the interpreter
+lock and makes the event loop wait for it, so a search of a long timeline must do without most.
+PostgreSQL has no such function before release 18, and its own would be of another version of
+Unicode: so the statement names the folds that matter for the words, which are few: those of
+characters whose fold has one of the words' characters in it.
 """
 
 import sys
@@ -10,7 +12,18 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, and_, collate, func, literal
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    LargeBinary,
+    and_,
+    case,
+    cast,
+    collate,
+    false,
+    func,
+    literal,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -34,7 +47,20 @@ def holds_words(text: Column[Any], words: Sequence[str]) -> ColumnElement[bool]:
 @compiles(_HoldsWords, "sqlite")
 def _holds_words_on_sqlite(element: _HoldsWords, compiler: SQLCompiler, **options: Any) -> str:
     [text] = element.clauses
-    return compiler.process(func.holds_words(text, " ".join(element.words)), **options)
+    is_ascii = func.length(text) == func.length(cast(text, LargeBinary))
+    found = case(
+        (text.is_(None), false()),
+        (is_ascii, _holds_in_ascii(text, element.words)),
+        else_=func.holds_words(text, " ".join(element.words)) == 1,
+    )
+    return compiler.process(found, **options)
+
+
+def _holds_in_ascii(text: Any, words: Sequence[str]) -> ColumnElement[bool]:
+    """Whether an ASCII text holds the words: SQLite's `lower` folds it as `casefold` does."""
+    if not all(map(str.isascii, words)):
+        return false()
+    return and_(*(func.instr(func.lower(text), word) > 0 for word in words))
 
 
 @compiles(_HoldsWords, "postgresql")

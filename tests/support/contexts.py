@@ -1,8 +1,8 @@
 """Contexts of a schema that reads no database."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import HTTPConnection
 
@@ -15,6 +15,9 @@ class PlainContexts(Generic[ViewerT]):
     """Gives every operation the context that `make` returns for its viewer."""
 
     make: Callable[[ViewerT], object]
+
+    async def turn(self, _viewer: ViewerT, work: Coroutine[Any, Any, T]) -> T:
+        return await work
 
     async def query(
         self,

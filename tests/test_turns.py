@@ -1,0 +1,230 @@
+"""Tokens that compete get their turns by what they have used; a token that is alone never waits."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from app import turns as turns_module
+from app.errors import Busy
+from app.settings import Settings
+from app.turns import Turns
+from tests.support.service import Client, start
+
+HEAVY, LIGHT = "heavy", "light"
+
+
+async def use(seconds: float) -> None:
+    """Keep the processor busy."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+@asynccontextmanager
+async def in_work(turns: Turns, token: str) -> AsyncIterator[None]:
+    """Keep one request of a token in work."""
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        await end.wait()
+
+    running = asyncio.create_task(turns.run(token, work()))
+    await begun.wait()
+    try:
+        yield
+    finally:
+        end.set()
+        await running
+
+
+async def settled() -> None:
+    """Let everything run that can run now."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def record(events: list[str], event: str) -> None:
+    events.append(event)
+
+
+async def test_a_token_that_is_alone_never_waits() -> None:
+    turns = Turns(1)
+    async with in_work(turns, HEAVY), in_work(turns, HEAVY):
+        await turns.run(HEAVY, use(0.05))
+        async with in_work(turns, HEAVY):
+            pass  # it began
+
+
+async def test_of_two_that_compete_the_one_that_used_more_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
+    turns = Turns(1000)
+    events: list[str] = []
+    await turns.run(HEAVY, use(0.2))
+    async with in_work(turns, LIGHT):
+        waiting = asyncio.create_task(turns.run(HEAVY, record(events, "heavy")))
+        await settled()
+        await turns.run(LIGHT, record(events, "light"))
+        assert events == ["light"]
+    await waiting
+    assert events == ["light", "heavy"]
+
+
+async def test_a_token_over_its_share_still_gets_a_turn_now_and_then() -> None:
+    turns = Turns(1000)
+    await turns.run(HEAVY, use(0.2))
+    async with in_work(turns, LIGHT):
+        await turns.run(HEAVY, use(0))
+
+
+async def test_time_on_other_threads_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
+    turns = Turns(1000)
+    events: list[str] = []
+    turns.charge(HEAVY, 0.5)
+    async with in_work(turns, LIGHT):
+        waiting = asyncio.create_task(turns.run(HEAVY, record(events, "heavy")))
+        await settled()
+        assert events == []
+    await waiting
+
+
+async def test_what_was_used_long_ago_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
+    monkeypatch.setattr(turns_module, "HALF_LIFE_SECONDS", 0.001)
+    turns = Turns(1000)
+    turns.charge(HEAVY, 0.5)
+    async with in_work(turns, LIGHT):
+        await asyncio.sleep(0.05)  # fifty half-lives
+        await turns.run(HEAVY, use(0))
+
+
+async def test_who_waits_too_long_is_busy_and_leaves_nothing_behind() -> None:
+    turns = Turns(0.001)
+    turns.charge(HEAVY, 0.5)
+    async with in_work(turns, LIGHT), in_work(turns, LIGHT):
+        with pytest.raises(Busy):
+            await turns.run(HEAVY, use(0))
+    assert not turns._working
+
+
+async def test_only_so_many_requests_of_one_token_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "MAX_WAITING", 3)
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
+    turns = Turns(1000)
+    turns.charge(HEAVY, 0.5)
+    async with in_work(turns, LIGHT):
+        waiting = [asyncio.create_task(turns.run(HEAVY, use(0))) for _ in range(3)]
+        await settled()
+        with pytest.raises(Busy):
+            await turns.run(HEAVY, use(0))
+    await asyncio.gather(*waiting)
+
+
+async def test_the_error_of_the_work_is_the_error_of_the_turn() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("its own")
+
+    turns = Turns(1)
+    with pytest.raises(ValueError, match="its own"):
+        await turns.run(LIGHT, fail())
+    assert not turns._working
+
+
+async def test_a_cancelled_request_cancels_its_work() -> None:
+    turns = Turns(1)
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    running = asyncio.create_task(turns.run(LIGHT, work()))
+    await settled()
+    running.cancel()
+    await asyncio.wait([running])
+    assert cancelled.is_set()
+    assert not turns._working
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["run", "cancel", "pass"]),
+        st.sampled_from(["a", "b", "c"]),
+        st.sampled_from([0.0, 0.0005, 0.03]),
+    ),
+    max_size=25,
+)
+
+
+@given(steps=STEPS)
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_every_request_ends_and_the_accounts_agree(
+    steps: list[tuple[str, str, float]],
+) -> None:
+    asyncio.run(_follow(steps))
+
+
+async def _follow(steps: list[tuple[str, str, float]]) -> None:
+    turns = Turns(1000)
+    done: Counter[str] = Counter()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def work(token: str, seconds: float) -> None:
+        await use(seconds)
+        await asyncio.sleep(0)
+        done[token] += 1
+
+    async def request(token: str, seconds: float) -> None:
+        await turns.run(token, work(token, seconds))
+
+    for action, token, seconds in steps:
+        if action == "run":
+            tasks.append(asyncio.create_task(request(token, seconds)))
+        elif action == "cancel" and tasks:
+            tasks[len(tasks) // 2].cancel()
+        else:
+            await asyncio.sleep(0)
+        in_work = [account for account in turns._accounts.values() if account.in_work]
+        assert turns._working == len(in_work)
+        used = sum(account.used for account in turns._accounts.values())
+        assert turns._total == pytest.approx(used)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert done.total() == sum(not task.cancelled() for task in tasks)
+    assert (turns._working, [*turns._waiting]) == (0, [])
+
+
+async def test_a_busy_token_does_not_keep_another_from_the_door(settings: Settings) -> None:
+    """Through HTTP: while one token has used much, the requests of another begin before its own."""
+    async with start(settings) as service:
+        heavy, light = await service.client(), await service.client()
+        ticket_id = await light.create_ticket()
+        query = "query T($id: ID!) { ticket(id: $id) { id } }"
+        service.app.state.turns.charge(heavy.token.split("_")[1], 30)
+        order: list[str] = []
+
+        async def ask(client: Client, name: str) -> None:
+            document = await client.graphql(query, id=ticket_id)
+            assert document["data"]["ticket"]["id"] == ticket_id
+            order.append(name)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(10):
+                tasks.create_task(ask(light, "light"))
+                tasks.create_task(ask(heavy, "heavy"))
+        assert order.index("heavy") > 5
+        assert order.count("heavy") == 10
