@@ -357,7 +357,8 @@ async def test_a_connection_without_a_token_is_closed_after_a_while(narrow: Sett
 
 
 async def test_subscriptions_are_limited_by_connection_and_by_token(narrow: Settings) -> None:
-    async with start(narrow) as service, listening(service) as origin:
+    lasting = narrow.model_copy(update={"max_stream_seconds": 60})
+    async with start(lasting) as service, listening(service) as origin:
         author = await service.client()
         ticket_id = await author.create_ticket()
         async with web_socket(origin, author.token) as one, web_socket(origin, author.token) as two:
