@@ -4,6 +4,7 @@ It turns a request into the same command as the mutation, and the outcome into t
 the contract. Errors are RFC 9457 problems, written by the handlers in `app.problems`.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 from uuid import UUID
@@ -39,68 +40,79 @@ from app.turns import Turns
 ACTIVITY_PATH = "/v1/crm/tickets/{ticketId}/activity/{activityId}"
 
 
-def rest_routes(
-    timeline: Timeline, authenticate: Authenticate, turns: Turns, *, max_body_bytes: int
-) -> list[Route]:
-    """Build the routes of this door."""
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """The endpoints of this door."""
 
-    async def viewer_of(request: Request) -> Viewer:
-        viewer = await authenticate(header_value(request.scope, b"authorization"))
+    timeline: Timeline
+    authenticate: Authenticate
+    turns: Turns
+    max_body_bytes: int
+
+    async def activity(self, request: Request) -> Response:
+        # One route for all methods: Starlette's 405 allows those of a single route only.
+        handler = self._put_activity if request.method == "PUT" else self._get_activity
+        return await handler(request)
+
+    async def openapi(self, _request: Request) -> Response:
+        return JSONResponse(openapi_document(ACTIVITY_PATH, self.timeline.limits))
+
+    async def _viewer(self, request: Request) -> Viewer:
+        viewer = await self.authenticate(header_value(request.scope, b"authorization"))
         note(request.scope, "viewer", viewer)
         return viewer
 
-    async def put_activity(request: Request) -> Response:
+    async def _put_activity(self, request: Request) -> Response:
         note(request.scope, "operation", "updateTicketActivity")
-        viewer = await viewer_of(request)
-        text = await read_json_text(request, max_body_bytes)
-        return await turns.run(viewer.token_id, put(request, viewer, text))
+        viewer = await self._viewer(request)
+        text = await read_json_text(request, self.max_body_bytes)
+        return await self.turns.run(viewer.token_id, self._put(request, viewer, text))
 
-    async def put(request: Request, viewer: Viewer, text: bytes) -> Response:
+    async def _put(self, request: Request, viewer: Viewer, text: bytes) -> Response:
         body = parse_json(text, REQUEST_BODY)
         command = _command(request, body)
         if key := idempotency_key(request.scope):
-            return await put_once(request, viewer, command, body, key)
-        outcome = await timeline.submit(viewer, command)
+            return await self._put_once(request, viewer, command, body, key)
+        outcome = await self.timeline.submit(viewer, command)
         return _activity_response(outcome.activity)
 
-    async def put_once(
-        request: Request, viewer: Viewer, command: UpdateActivity, body: Any, key: str
+    async def _put_once(
+        self, request: Request, viewer: Viewer, command: UpdateActivity, body: Any, key: str
     ) -> Response:
-        conditions = [
-            header_values(request.scope, name) for name in (b"if-match", b"if-none-match")
-        ]
-        keyed = await timeline.keyed_request(viewer, key, request.scope["path"], conditions, body)
-        step = Step(keyed, 1, partial(_answer, identifier=request_id(request.scope)))
+        scope = request.scope
+        conditions = [header_values(scope, name) for name in (b"if-match", b"if-none-match")]
+        keyed = await self.timeline.keyed_request(viewer, key, scope["path"], conditions, body)
+        step = Step(keyed, 1, partial(_answer, identifier=request_id(scope)))
         try:
-            await timeline.submit(viewer, command, step)
+            await self.timeline.submit(viewer, command, step)
         except UserError as error:
             if step.answer is None:  # it was refused before it could be decided
                 raise
-            note(request.scope, "code", error.code)
+            note(scope, "code", error.code)
         answer = step.answer
         assert answer, "the outcome makes the answer"  # noqa: S101
         return Response(answer.body, answer.status, answer.headers)
 
-    async def get_activity(request: Request) -> Response:
+    async def _get_activity(self, request: Request) -> Response:
         note(request.scope, "operation", "getTicketActivity")
-        viewer = await viewer_of(request)
+        viewer = await self._viewer(request)
         preconditions = _preconditions(request)
         ticket_id, activity_id = _ids(request)
-        reading = timeline.read(viewer, lambda view: view.find_activity(ticket_id, activity_id))
-        activity = await turns.run(viewer.token_id, reading)
+        reading = self.timeline.read(
+            viewer, lambda view: view.find_activity(ticket_id, activity_id)
+        )
+        activity = await self.turns.run(viewer.token_id, reading)
         return _read_response(activity, preconditions)
 
-    async def activity(request: Request) -> Response:
-        # One route for all methods: Starlette's 405 allows those of a single route only.
-        handler = put_activity if request.method == "PUT" else get_activity
-        return await handler(request)
 
-    async def get_openapi(_request: Request) -> Response:
-        return JSONResponse(openapi_document(ACTIVITY_PATH, timeline.limits))
-
+def rest_routes(
+    timeline: Timeline, authenticate: Authenticate, turns: Turns, *, max_body_bytes: int
+) -> list[Route]:
+    """Build the routes of this door."""
+    door = _Door(timeline, authenticate, turns, max_body_bytes)
     return [
-        Route(ACTIVITY_PATH, activity, methods=["GET", "PUT"]),
-        Route("/openapi.json", get_openapi, methods=["GET"]),
+        Route(ACTIVITY_PATH, door.activity, methods=["GET", "PUT"]),
+        Route("/openapi.json", door.openapi, methods=["GET"]),
     ]
 
 
