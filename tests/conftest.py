@@ -21,12 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--interpreted", action="store_true", help="let graphql-core execute every operation"
     )
-    parser.addoption(
-        "--engine",
-        choices=(*ENGINES, "both"),
-        default="sqlite",
-        help="run the tests of a database on that engine",
-    )
+    parser.addoption("--engine", choices=ENGINES, help="run the tests on one engine only")
     parser.addoption("--postgresql", type=int, default=18, help="the version to start: 16 or 18")
 
 
@@ -41,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _start_shared_server(config: pytest.Config) -> None:
     """Start a PostgreSQL that ends with this process; the workers inherit its address."""
-    if OWN_SERVER not in os.environ:
+    if OWN_SERVER not in os.environ and config.getoption("--engine") != "sqlite":
         stack = ExitStack()
         config.add_cleanup(stack.close)
         server = stack.enter_context(running_postgresql(config.getoption("--postgresql")))
@@ -52,9 +47,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what touches a database on both engines, but where a mark names one."""
     if "engine" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--engine")
-        names = _engines(metafunc.definition)
-        if chosen != "both" and len(names) > 1:
-            names = (chosen,)
+        names = [name for name in _engines(metafunc.definition) if chosen in {None, name}]
         metafunc.parametrize("engine", names, indirect=True, scope="session")
 
 

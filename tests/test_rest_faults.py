@@ -92,6 +92,7 @@ def references(node: Any) -> Iterator[str]:
             yield from references(child)
 
 
+@pytest.mark.any_engine
 async def test_openapi_has_the_shape_of_3_1(openapi: JSON) -> None:
     operations = openapi["paths"][ACTIVITY_PATH]
 
@@ -107,6 +108,7 @@ async def test_openapi_has_the_shape_of_3_1(openapi: JSON) -> None:
     assert openapi["security"] == [{name: []} for name in openapi["components"]["securitySchemes"]]
 
 
+@pytest.mark.any_engine
 async def test_openapi_documents_every_status(openapi: JSON) -> None:
     operations = openapi["paths"][ACTIVITY_PATH]
 
@@ -121,6 +123,7 @@ async def test_openapi_documents_every_status(openapi: JSON) -> None:
     )
 
 
+@pytest.mark.any_engine
 async def test_openapi_describes_the_nine_fields(openapi: JSON) -> None:
     activity = openapi["components"]["schemas"]["TicketActivity"]
 
@@ -138,6 +141,7 @@ async def test_openapi_describes_the_nine_fields(openapi: JSON) -> None:
     ]
 
 
+@pytest.mark.any_engine
 async def test_openapi_refers_to_what_it_holds(openapi: JSON) -> None:
     found = list(references(openapi))
 
@@ -157,6 +161,7 @@ async def test_openapi_refers_to_what_it_holds(openapi: JSON) -> None:
         *("2", '"2', '"1" "2"', '*, "2"', "*, *", 'w/"2"', '"2 "', "W/2", '"\\""'),
     ],
 )
+@pytest.mark.any_engine
 async def test_openapi_says_which_preconditions_are_read(
     service: Service, openapi: JSON, name: str, value: str
 ) -> None:
@@ -172,6 +177,7 @@ async def test_openapi_says_which_preconditions_are_read(
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\0", "a\n", "", "\x01"])
+@pytest.mark.any_engine
 async def test_openapi_says_that_messages_hold_no_nul(
     service: Service, openapi: JSON, value: str
 ) -> None:
