@@ -8,11 +8,15 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, TypeVar
+from uuid import UUID
 
+from app.activity.actors import ActorUpdate
 from app.auth import IssuedToken, Scope, Token, Viewer, parse_bearer, parse_token
 from app.errors import TokenExpired, Unauthenticated
 from app.identity.tokens import TokenVerifier, is_jwt
+from app.store.actors import upsert_actors
 from app.store.reader import Reader
 from app.store.tokens import find_tokens
 from app.store.writer import Writer
@@ -25,6 +29,7 @@ _UNKNOWN_SIZE: Final = 10_000
 _USE_RESOLUTION: Final = timedelta(minutes=1)
 _OWNER: Final = ""  # of reads made before the token is known
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -58,6 +63,7 @@ class Authentication:
     _accepted: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
     _known: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
     _unknown: OrderedDict[str, datetime] = field(default_factory=OrderedDict)
+    _named: OrderedDict[UUID, ActorUpdate] = field(default_factory=OrderedDict)
 
     async def authenticate(self, authorization: str | None) -> Viewer:
         """Return who sent the header. Raises Unauthenticated and Busy."""
@@ -66,7 +72,9 @@ class Authentication:
         if known is None or not known.is_valid_at(now):
             bearer = parse_bearer(authorization)
             if self.verifier and is_jwt(bearer):
-                return (await self.verifier.verify(bearer, now)).viewer
+                verified = await self.verifier.verify(bearer, now)
+                self._record_actor(verified.actor, now)
+                return verified.viewer
             known = await self._check(parse_token(bearer), now)
             # By the whole header: the same one again within the moment needs no hashing.
             _keep(self._accepted, authorization or "", known, _KNOWN_SIZE)
@@ -108,6 +116,13 @@ class Authentication:
         _keep(self._known, token.id, known, _KNOWN_SIZE)
         return known
 
+    def _record_actor(self, actor: ActorUpdate, now: datetime) -> None:
+        """Store what a token says of its actor, unless that is what it said before."""
+        if self._named.get(actor.id) != actor:
+            _keep(self._named, actor.id, actor, _KNOWN_SIZE)
+            store = partial(upsert_actors, updates=[actor], now=now)
+            self.writer.add_chore(store, "the name of an actor")
+
     def _record_use(self, known: _KnownToken, now: datetime) -> None:
         recorded_at = known.use_recorded_at
         if recorded_at is None or now - recorded_at >= _USE_RESOLUTION:
@@ -124,7 +139,7 @@ def _is_fresh(read_at: datetime, now: datetime) -> bool:
     return timedelta() <= now - read_at < TOKEN_TTL
 
 
-def _keep(cache: OrderedDict[str, T], key: str, value: T, size: int) -> None:
+def _keep(cache: OrderedDict[K, T], key: K, value: T, size: int) -> None:
     """Put a value into a cache; drop the oldest where there are more than `size`."""
     cache.pop(key, None)
     cache[key] = value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from app.activity.state import ABSENT
 from app.activity.values import parse_uuid
 from app.auth import Scope
 from app.backups import back_up, restore
@@ -22,6 +23,7 @@ from app.commands import (
     print_sdl,
     revoke,
     serve,
+    set_actor,
 )
 from app.environment import OperatorError
 from app.errors import InvalidInput
@@ -91,9 +93,19 @@ def _parser() -> argparse.ArgumentParser:
     copying.set_defaults(command=copy)
     printing = commands.add_parser("schema", help="print the GraphQL schema")
     printing.set_defaults(command=print_sdl)
+    actors = commands.add_parser("actor", help="name the actors")
+    _add_actor_commands(actors.add_subparsers(required=True, metavar="COMMAND"))
     tokens = commands.add_parser("token", help="issue, list and revoke tokens")
     _add_token_commands(tokens.add_subparsers(required=True, metavar="COMMAND"))
     return parser
+
+
+def _add_actor_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    setting = commands.add_parser("set", help="give an actor a name or a picture")
+    setting.add_argument("id", type=_uuid, help="the UUID of the actor")
+    setting.add_argument("--name", default=ABSENT, help="what people call the actor")
+    setting.add_argument("--avatar-url", default=ABSENT, help="the address of a picture")
+    setting.set_defaults(command=set_actor)
 
 
 def _add_token_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

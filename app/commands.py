@@ -18,10 +18,13 @@ from typing import Any, Final, TypeVar
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from app.activity.actors import ActorUpdate
+from app.activity.state import ABSENT
 from app.activity.values import format_datetime, utc_now
 from app.auth import IssuedToken, Scope, Token, Viewer
 from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
 from app.environment import OperatorError, read_settings
+from app.errors import InvalidInput
 from app.graphql.schema import print_schema
 from app.log import configure_log
 from app.main import create_app, create_timeline, open_settings_database, running
@@ -36,6 +39,7 @@ from app.server.listener import (
 from app.server.server import serve_in_this_process
 from app.server.workers import serve_in_workers
 from app.settings import ENV_PREFIX, Settings
+from app.store.actors import upsert_actors
 from app.store.copying import copy_database
 from app.store.database import SQLITE, parse_url, shown_address
 from app.store.engine import Database
@@ -106,6 +110,19 @@ def migrate_database(_options: argparse.Namespace) -> None:
 
 def print_sdl(_options: argparse.Namespace) -> None:
     print(print_schema(), end="")
+
+
+def set_actor(options: argparse.Namespace) -> None:
+    if options.name is options.avatar_url is ABSENT:
+        raise OperatorError("Give --name, --avatar-url or both.")
+    update = ActorUpdate(options.id, options.name, options.avatar_url)
+    try:
+        update.check()
+    except InvalidInput as error:
+        raise OperatorError(error.message) from None
+    setting = partial(upsert_actors, updates=[update], now=utc_now())
+    [actor] = asyncio.run(_with_database(read_settings(), lambda database: database.write(setting)))
+    print(f"{actor.id}  {actor.name or '-'}  {actor.avatar_url or '-'}")
 
 
 def create(options: argparse.Namespace) -> None:

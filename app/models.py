@@ -208,3 +208,15 @@ class IdempotencyKey(SQLModel, table=True):
     headers: dict[str, str] | None = Field(sa_type=JSON(none_as_null=True))
     body: bytes | None
     is_forgotten: bool
+
+
+class Actor(SQLModel, table=True):
+    """What people call the actors. Of one who was never named there is no row."""
+
+    __tablename__: ClassVar[str] = "actor"
+    __table_args__ = _WITHOUT_ROWID
+
+    id: UUID = Field(primary_key=True)
+    name: str | None = Field(sa_type=Text)
+    avatar_url: str | None = Field(sa_type=Text)
+    updated_at: datetime = Field(sa_type=UtcMilliseconds)

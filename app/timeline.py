@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlmodel import Session
 
 from app.activity import policy
+from app.activity.actors import Actor, ActorUpdate, check_actors
 from app.activity.commands import Command
 from app.activity.cursors import FeedCursors
 from app.activity.decide import Outcome
@@ -29,6 +30,7 @@ from app.auth import Viewer
 from app.errors import InvalidInput, NotFound, ServiceError, TooManyStreams, UserError
 from app.json_text import encode_json
 from app.store import queries
+from app.store.actors import load_actors, upsert_actors
 from app.store.feed import Feed
 from app.store.idempotency import load_answer
 from app.store.key_sweeper import KeySweeper
@@ -81,6 +83,10 @@ class View:
     async def load_tickets(self, ids: Sequence[UUID]) -> list[Ticket | None]:
         """Return tickets in the order of the ids, None where there is none."""
         return await self.snapshot.load_many(queries.load_tickets, ids)
+
+    async def load_actors(self, ids: Sequence[UUID]) -> list[Actor | None]:
+        """Return actors in the order of the ids, None where nothing is known of one."""
+        return await self.snapshot.load_many(load_actors, ids)
 
     async def load_page(self, listing: Listing, window: Window) -> Page[Activity]:
         """Return one page of what the viewer sees of a listing."""
@@ -213,6 +219,17 @@ class Timeline:
         policy.require_read(viewer)
         command.check(self.limits)
         return await self.writer.submit(viewer, command, step)
+
+    async def upsert_actors(self, viewer: Viewer, updates: Sequence[ActorUpdate]) -> list[Actor]:
+        """Set names and pictures of actors, all or none; return the actors after that.
+
+        Raises Forbidden, InvalidInput, Busy, StorageFull and WriteInDoubt.
+        """
+        policy.require_read(viewer)
+        policy.require_name_actors(viewer)
+        check_actors(updates)
+        now = self.clock()
+        return await self.writer.run_chore(partial(upsert_actors, updates=updates, now=now))
 
     async def keyed_request(self, viewer: Viewer, key: str, *request: object) -> KeyedRequest:
         """Return a request with an idempotency key, given as JSON values.

@@ -50,6 +50,8 @@ enum CannotUpdateReason { MISSING_SCOPE NOT_AUTHOR SYSTEM_ENTRY }
 enum ChangeType { ADDED UPDATED REMOVED }
 enum UserErrorCode { NOT_FOUND FORBIDDEN VERSION_CONFLICT INVALID_INPUT ID_TAKEN }
 
+type Actor { id: ID! name: String avatarUrl: String }
+
 type Query {
   viewer: Viewer!
   node(id: ID!): Node

@@ -177,6 +177,13 @@ def require_past(viewer: Viewer, argument: str | None) -> None:
         raise _missing(Scope.MODERATE, argument)
 
 
+def require_name_actors(viewer: Viewer) -> None:
+    """Raise Forbidden unless the viewer may give names to actors."""
+    if Scope.MODERATE not in viewer.scopes:
+        reason = CannotUpdateReason.MISSING_SCOPE
+        raise Forbidden(f"{reason}: the token lacks the scope {Scope.MODERATE}.", reasons=[reason])
+
+
 def require_create_ticket(viewer: Viewer) -> None:
     require_create(viewer, ActivityType.COMMENT)
 

@@ -9,6 +9,7 @@ from app.activity.cursors import FeedCursors
 from app.activity.page_arguments import parse_size
 from app.activity.visible_changes import SeenChange
 from app.auth import Viewer
+from app.graphql.actors import Actor, load_actor
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
 from app.graphql.page_info import PageInfo, constant
@@ -67,6 +68,14 @@ class TicketActivityChange:
             ticket_activity=TicketActivity.of(change.activity, viewer),
             ticket_id=entry.ticket_id,
         )
+
+    @strawberry.field(
+        description=(
+            "Who did it, with a name; null where no actor did, and when the entry is gone."
+        )
+    )
+    async def changed_by(self, info: Info) -> Actor | None:
+        return await load_actor(info, self.changed_by_id)
 
     @strawberry.field(
         description=(

@@ -7,6 +7,7 @@ from uuid import UUID
 import strawberry
 from strawberry.types.unset import UnsetType
 
+from app.activity.actors import MAX_ACTORS, MAX_NAME_LENGTH, ActorUpdate
 from app.activity.commands import (
     PRESENT,
     CreateActivity,
@@ -194,6 +195,43 @@ class UpdateTicketActivitiesInput:
     items: list[UpdateTicketActivityInput] = strawberry.field(
         description=f"The updates, of any tickets, at most {MAX_ITEMS}."
     )
+
+
+@strawberry.input(description="What to set of an actor.")
+class ActorInput:
+    id: UUID = strawberry.field(description="The actor.")
+    name: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            f"The name, at most {MAX_NAME_LENGTH} printable characters. Null clears it; left out, "
+            "it stays."
+        ),
+    )
+    avatar_url: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description=(
+            "The address of a picture, which begins with https:// or http://. Null clears it; "
+            "left out, it stays."
+        ),
+    )
+
+    def update(self) -> ActorUpdate:
+        return ActorUpdate(self.id, absent(self.name), absent(self.avatar_url))
+
+
+@strawberry.input(description="What `upsertActors` takes.")
+class UpsertActorsInput:
+    actors: list[ActorInput] = strawberry.field(
+        description=f"The actors, each once, at most {MAX_ACTORS}."
+    )
+
+    def updates(self) -> list[ActorUpdate]:
+        if len(self.actors) > MAX_ACTORS:
+            raise InvalidInput(
+                f"actors holds {len(self.actors)} actors; the limit is {MAX_ACTORS}.",
+                path=("actors",),
+            )
+        return [actor.update() for actor in self.actors]
 
 
 @strawberry.input(description="What `deleteTicketActivity` takes.")

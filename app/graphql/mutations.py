@@ -7,11 +7,13 @@ from typing import Annotated, Protocol
 
 import strawberry
 
+from app.activity.actors import MAX_ACTORS
 from app.activity.commands import Command
 from app.activity.decide import Outcome
 from app.auth import Viewer
 from app.errors import InvalidInput, VersionConflict
 from app.errors import UserError as ServiceUserError
+from app.graphql.actors import Actor
 from app.graphql.context import MutationInfo
 from app.graphql.inputs import (
     MAX_ITEMS,
@@ -23,6 +25,7 @@ from app.graphql.inputs import (
     RestoreTicketActivityInput,
     UpdateTicketActivitiesInput,
     UpdateTicketActivityInput,
+    UpsertActorsInput,
 )
 from app.graphql.payloads import (
     CreateTicketActivitiesPayload,
@@ -33,6 +36,7 @@ from app.graphql.payloads import (
     RestoreTicketActivityPayload,
     UpdateTicketActivitiesPayload,
     UpdateTicketActivityPayload,
+    UpsertActorsPayload,
     UserError,
 )
 from app.graphql.types import Ticket, TicketActivity
@@ -145,6 +149,23 @@ class Mutation:
             ],
             user_errors=errors,
         )
+
+    @strawberry.field(
+        description=(
+            f"Name up to {MAX_ACTORS} actors, all or none. Needs the scope `activity:moderate`."
+        )
+    )
+    async def upsert_actors(
+        self,
+        info: MutationInfo,
+        input: Annotated[UpsertActorsInput, strawberry.argument(description="The actors.")],
+    ) -> UpsertActorsPayload:
+        context = info.context
+        try:
+            actors = await context.timeline.upsert_actors(context.viewer, input.updates())
+        except ServiceUserError as error:
+            return UpsertActorsPayload(actors=None, user_errors=[UserError.of(error)])
+        return UpsertActorsPayload(actors=[Actor.of(actor) for actor in actors], user_errors=[])
 
     @strawberry.field(
         description=(

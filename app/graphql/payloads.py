@@ -4,6 +4,7 @@ import strawberry
 
 from app.errors import Forbidden
 from app.errors import UserError as ServiceUserError
+from app.graphql.actors import Actor
 from app.graphql.enums import CannotUpdateReason, UserErrorCode
 from app.graphql.types import EdgeOrder, Ticket, TicketActivity, TicketActivityEdge
 
@@ -137,3 +138,11 @@ class RestoreTicketActivityPayload:
     )
     def ticket_activity_edge(self, order_by: EdgeOrder = None) -> TicketActivityEdge | None:
         return TicketActivityEdge.of(self.ticket_activity, order_by)
+
+
+@strawberry.type(description="What `upsertActors` answers.")
+class UpsertActorsPayload:
+    actors: list[Actor] | None = strawberry.field(
+        description="The actors after it, in the order given; null if the mutation failed."
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)

@@ -9,6 +9,7 @@ import strawberry
 from app.activity.cursors import make_revision_cursor, parse_revision_cursor
 from app.activity.page_arguments import parse_size
 from app.activity.state import Activity, Redaction, Revision
+from app.graphql.actors import Actor, load_actor
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
 from app.graphql.page_info import PageInfo, constant
@@ -60,6 +61,14 @@ class TicketActivityRevision:
         )
     )
 
+    @strawberry.field(description="Who made it, with a name; null where no actor did.")
+    async def changed_by(self, info: Info) -> Actor | None:
+        return await load_actor(info, self.changed_by_id)
+
+    @strawberry.field(description="Who wrote it, with a name: the actor of `recordedById`.")
+    async def recorded_by(self, info: Info) -> Actor | None:
+        return await load_actor(info, self.recorded_by_id)
+
     @classmethod
     def of(cls, revision: Revision) -> "TicketActivityRevision":
         return cls(
@@ -98,6 +107,10 @@ class TicketActivityRedaction:
             "`activity:private`."
         )
     )
+
+    @strawberry.field(description="Who made it, with a name; null where no actor did.")
+    async def redacted_by(self, info: Info) -> Actor | None:
+        return await load_actor(info, self.redacted_by_id)
 
     @classmethod
     def of(cls, redaction: Redaction | None) -> "TicketActivityRedaction | None":

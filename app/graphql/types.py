@@ -24,6 +24,7 @@ from app.activity.listing import (
 )
 from app.activity.page_arguments import parse_window
 from app.auth import Viewer as AuthViewer
+from app.graphql.actors import Actor, load_actor
 from app.graphql.context import Info
 from app.graphql.enums import ActivityType, CannotUpdateReason, Scope
 from app.graphql.filters import TicketActivityFilter, TicketActivityOrder
@@ -242,6 +243,14 @@ class TicketActivity(Node):
             viewer_can_delete=not reasons,
             viewer_cannot_update_reasons=reasons,
         )
+
+    @strawberry.field(description="Its author, with a name; null for an entry that no actor made.")
+    async def actor(self, info: Info) -> Actor | None:
+        return await load_actor(info, self.actor_id)
+
+    @strawberry.field(description="Who changed it last, with a name; null where no actor did.")
+    async def updated_by(self, info: Info) -> Actor | None:
+        return await load_actor(info, self.updated_by_id)
 
     @strawberry.field(description="The ticket the entry belongs to.")
     async def ticket(self, info: Info) -> Ticket:

@@ -50,6 +50,7 @@ class IdentityProvider(BaseModel):
     jwks_url: Annotated[Text, AfterValidator(_require_url)] | None = None
     actor_claim: ClaimPath = "sub"
     name_claim: ClaimPath = "name"
+    avatar_claim: ClaimPath = "picture"
     scope_claim: ClaimPath = "scope"
     scopes: Mapping[str, tuple[Scope, ...]] | None = None
     leeway_seconds: Annotated[int, Field(ge=0, le=MAX_LEEWAY_SECONDS)] = 30

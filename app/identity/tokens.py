@@ -26,6 +26,8 @@ from joserfc.errors import (
 from joserfc.jwk import Key
 from joserfc.jwt import JWTClaimsRegistry
 
+from app.activity.actors import ActorUpdate, mistake_in_name, mistake_in_url
+from app.activity.state import ABSENT
 from app.activity.values import parse_uuid
 from app.auth import Scope, Viewer
 from app.errors import InvalidInput, TokenExpired, Unauthenticated
@@ -38,7 +40,6 @@ ALGORITHMS: Final = (
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448"),
 )
 MAX_TOKEN_LENGTH: Final = 16 * 1024
-MAX_NAME_LENGTH: Final = 200
 _MAX_ACTOR_LENGTH: Final = 1024
 _KNOWN_SIZE: Final = 10_000
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
@@ -70,9 +71,13 @@ _REGISTRY: Final = _Registry()
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token whose signature and claims were checked. It is valid until `expires_at`."""
+    """A token whose signature and claims were checked. It is valid until `expires_at`.
+
+    `actor` is what the claims say of its actor.
+    """
 
     viewer: Viewer
+    actor: ActorUpdate
     expires_at: datetime
     kid: str
     key: Key
@@ -205,14 +210,22 @@ _MISTAKES: Final = {
 def _verified(claims: dict[str, Any], keys: ProviderKeys, kid: str, key: Key) -> VerifiedToken:
     provider = keys.provider
     actor = _actor_of(claims, provider)
+    name = _claim(claims, provider.name_claim)
+    avatar = _claim(claims, provider.avatar_claim)
+    known = ActorUpdate(
+        _actor_id(provider, actor),
+        name if isinstance(name, str) and not mistake_in_name(name) else ABSENT,
+        avatar if isinstance(avatar, str) and not mistake_in_url(avatar) else ABSENT,
+    )
     viewer = Viewer(
-        actor_id=_actor_id(provider, actor),
-        name=_short_text(_claim(claims, provider.name_claim)) or actor,
+        actor_id=known.id,
+        name=known.name if isinstance(known.name, str) else actor,
         scopes=_scopes_of(claims, provider),
         token_id=f"jwt_{_derived_id(provider, actor)}",
     )
     return VerifiedToken(
         viewer=viewer,
+        actor=known,
         expires_at=_expiry(claims["exp"], provider),
         kid=kid,
         key=key,
@@ -278,11 +291,6 @@ def _claim(claims: dict[str, Any], path: ClaimPath) -> Any:
 
 def _shown(path: ClaimPath) -> str:
     return path if isinstance(path, str) else ".".join(path)
-
-
-def _short_text(value: object) -> str | None:
-    is_name = isinstance(value, str) and value.isprintable() and bool(value.strip())
-    return str(value)[:MAX_NAME_LENGTH] if is_name else None
 
 
 def _malformed() -> Unauthenticated:

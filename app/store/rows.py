@@ -7,6 +7,7 @@ from sqlalchemy import Column, Table
 from sqlmodel import SQLModel
 
 from app import models
+from app.activity.actors import Actor
 from app.activity.idempotency import Answer
 from app.activity.state import Activity, Change, Content, Redaction, Revision, Ticket
 from app.auth import IssuedToken
@@ -22,6 +23,7 @@ ACTIVITY: Table = _table(models.TicketActivity)
 CHANGE: Table = _table(models.TicketActivityChange)
 CURSOR_KEY: Table = _table(models.CursorKey)
 TOKEN: Table = _table(models.AccessToken)
+ACTOR: Table = _table(models.Actor)
 IDEMPOTENCY_KEY: Table = _table(models.IdempotencyKey)
 
 
@@ -39,6 +41,7 @@ CONTENT_COLUMNS = _columns(CHANGE, Content)
 REVISION_COLUMNS = _columns(CHANGE, Revision)
 REDACTION_COLUMNS = _columns(CHANGE, Redaction)
 TOKEN_COLUMNS = _columns(TOKEN, IssuedToken)
+ACTOR_COLUMNS = _columns(ACTOR, Actor)
 ANSWER_COLUMNS = _columns(IDEMPOTENCY_KEY, Answer)
 
 

@@ -166,6 +166,15 @@ class Writer:
         result: T = await chore.answer
         return result
 
+    def add_chore(self, work: Callable[[Session], object], name: str) -> None:
+        """Run a short function with the next unit of work, if there is one. Nobody waits for it."""
+        if self.refusal:
+            return
+        answer = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(partial(_log_failure, name))
+        self._chores.append(_Chore(work, answer))
+        self._wake.set()
+
     async def keep_answer(self, request: KeyedRequest, answer: Answer) -> Answer:
         """Keep the answer to a request, unless there is one; return the one that is kept."""
 
@@ -364,6 +373,11 @@ def _log_changes(changes: Sequence[Change]) -> None:
             "change": change.change_type.value,
         }
         events.add(line)
+
+
+def _log_failure(name: str, answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled() and (error := answer.exception()):
+        _log.warning("This was not stored: %s", name, exc_info=error)
 
 
 def _settle(jobs: Sequence[_Job | _Chore], verdict: Exception) -> None:
