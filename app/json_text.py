@@ -5,6 +5,7 @@ Finding out which texts hold such numbers costs more time than it would save on 
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -17,7 +18,38 @@ def _refuse_constant(name: str) -> None:
     raise InvalidInput(f"{name} is not JSON.")
 
 
-_decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_decimal)
+_MAX_DECIMALS: Final = 20_000
+"""Most decimals in a text. Each is read by a function, which takes the event loop a microsecond.
+
+Metadata within its default limit holds at most 16,384.
+"""
+
+_LEAST_DECIMAL: Final = 4
+"""The bytes that a decimal takes in an array, with its comma."""
+
+
+class _TooManyDecimals(Exception):
+    """The text holds more decimals than the limit."""
+
+
+class _DecimalCount:
+    """Reads the decimals of one text. Raises _TooManyDecimals."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_DECIMALS
+
+    def parse(self, text: str) -> float:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooManyDecimals
+        return parse_decimal(text)
+
+
+def _decoder_of(parse_float: Callable[[str], float]) -> json.JSONDecoder:
+    return json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_float)
+
+
+_short_decoder: Final = _decoder_of(parse_decimal)
 # Values come from JSON or are built here, so they hold no reference to themselves.
 _encoder: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -25,6 +57,11 @@ _encoder: Final = json.JSONEncoder(
 _ascii_encoder: Final = json.JSONEncoder(
     allow_nan=False, check_circular=False, separators=(",", ":")
 )
+
+
+def _decoder(length: int) -> json.JSONDecoder:
+    is_short = length <= _MAX_DECIMALS * _LEAST_DECIMAL
+    return _short_decoder if is_short else _decoder_of(_DecimalCount().parse)
 
 
 def encode_json(value: object) -> bytes:
@@ -61,7 +98,7 @@ def parse_json(text: str | bytes, subject: str) -> object:
     that a float may have rounded is a WrittenFloat.
     """
     try:
-        return _decoder.decode(text if isinstance(text, str) else text.decode())
+        return _decoder(len(text)).decode(text if isinstance(text, str) else text.decode())
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{subject} is not valid UTF-8 at byte {error.start}.") from None
     except InvalidInput as error:
@@ -69,6 +106,10 @@ def parse_json(text: str | bytes, subject: str) -> object:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InvalidInput(f"{subject} is not valid JSON: {error.msg} at {where}.") from None
+    except _TooManyDecimals:
+        raise InvalidInput(
+            f"{subject} is not accepted: it holds more than {_MAX_DECIMALS} decimal numbers."
+        ) from None
     except RecursionError:
         raise InvalidInput(f"{subject} is not accepted: it is nested too deeply.") from None
     except ValueError:  # int() refuses thousands of digits (CVE-2020-10735)

@@ -238,14 +238,18 @@ class Settings(BaseSettings):
         default=100, description="Directives in a GraphQL operation."
     )
     max_query_cost: PositiveInt = Field(
-        default=20_000,
+        default=10_000,
         description=(
             "Highest cost of a GraphQL operation; the description of `Query` says how it is "
             "counted."
         ),
     )
     max_query_fields: PositiveInt = Field(
-        default=500, description="Fields written in a GraphQL document."
+        default=500,
+        description=(
+            "Fields written in a GraphQL document, and fields of an operation, with those of a "
+            "fragment each time it is spread."
+        ),
     )
     max_query_fragments: NonNegativeInt = Field(
         default=80, description="Fragments defined in a GraphQL document."

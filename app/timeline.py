@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlmodel import Session
@@ -62,6 +62,7 @@ class View:
     snapshot: Snapshot
     cursors: FeedCursors
     cache: TimelineCache
+    _loading: "dict[Hashable, asyncio.Future[Any]]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise Forbidden unless the viewer has the scope to read."""
@@ -115,14 +116,29 @@ class View:
         work: Callable[[Session], T],
         size_of: Callable[[T], int],
     ) -> T:
-        return await self.cache.load(
-            self.snapshot,
-            (listing.ticket_id, listing.at_seq),
-            (policy.sight(self.viewer), listing.wanted, question),
-            work,
-            is_long=bool(listing.wanted.words),
-            size_of=size_of,
-        )
+        """Load something of a listing; once, also where many fields of an operation want it."""
+        state = listing.ticket_id, listing.at_seq
+        key = policy.sight(self.viewer), listing.wanted, question
+        loading = self._loading.get((state, key))
+        if loading is not None:
+            found: T = await asyncio.shield(loading)
+            return found
+        loading = self._loading[state, key] = asyncio.get_running_loop().create_future()
+        try:
+            found = await self.cache.load(
+                self.snapshot,
+                state,
+                key,
+                work,
+                is_long=bool(listing.wanted.words),
+                size_of=size_of,
+            )
+        except BaseException as error:
+            loading.set_exception(error)
+            loading.exception()  # so that asyncio does not log it where nobody else waits
+            raise
+        loading.set_result(found)
+        return found
 
     async def load_revisions(
         self, activities: Sequence[Activity], *, after: int, size: int

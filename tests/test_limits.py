@@ -1,12 +1,15 @@
 """Documents that are refused before anything is executed, and queries that are cancelled."""
 
 import dataclasses
+import time
 from typing import Any
 
 import pytest
 from graphql import get_introspection_query
 
+from app.graphql.schema import schema
 from app.graphql_server.complexity import QueryLimits
+from app.graphql_server.execution import Executor
 from app.settings import Settings
 from tests.support.service import JSON, Client, Service, start
 
@@ -40,6 +43,8 @@ def aliases(count: int) -> str:
 
 
 FRAGMENTS = " ".join(f"fragment f{n} on Viewer {{ name }}" for n in range(81))
+SPREAD_WIDELY = " ".join(f"a{n}: viewer {{ ...f }}" for n in range(20))
+FIELDS = f"fragment f on Viewer {{ {'name ' * 47} }}"
 DIRECTIVES = "@include(if: true) " * 101
 
 
@@ -59,6 +64,7 @@ async def refusal(client: Client, query: str, **variables: Any) -> str:
         (f"{{ {aliases(101)} }}", "aliases are 101, the limit is 100"),
         (f"{{ viewer {DIRECTIVES} {{ name }} }}", "directives are 101, the limit is 100"),
         (f"{{ viewer {{ {'name ' * 500} }} }}", "fields are 501, the limit is 500"),
+        (f"{{ {SPREAD_WIDELY} }}{FIELDS}", "fields are 960, the limit is 500"),
         (f"{{ viewer {{ name }} }} {FRAGMENTS}", "fragments are 81, the limit is 80"),
         (doubling(30), "cost is"),
         (page("(first: 100)", "nodes { revisions(first: 100) { nodes { version id } } }"), "cost"),
@@ -141,21 +147,21 @@ async def test_a_document_within_the_limits_is_executed(service: Service, query:
 @pytest.mark.parametrize(
     ("query", "cost"),
     [
-        ("{ viewer { name } }", 2),
-        ("{ viewer { ...n } } fragment n on Viewer { name scopes }", 3),
-        ("{ nodes(ids: [1, 2, 3]) { id } }", 4),
-        (page("", "nodes { id }"), 2 + 1 + 20),
-        (page("(first: 5)", "nodes { id message } pageInfo { hasNextPage }"), 2 + 1 + 10 + 2),
-        (page("(last: 5)", "edges { node { id } }"), 2 + 1 + 5 * 2),
-        (page("(first: 5)", "totalCount"), 2 + 1 + 5),
-        (page("(first: -9)", "nodes { id }"), 2 + 1 + 100),
+        ("{ viewer { name } }", 6),
+        ("{ viewer { ...n } } fragment n on Viewer { name scopes }", 7),
+        ("{ nodes(ids: [1, 2, 3]) { id } }", 5 + 3),
+        (page("", "nodes { id }"), 3 * 5 + 20),
+        (page("(first: 5)", "nodes { id message } pageInfo { hasNextPage }"), 3 * 5 + 10 + 6),
+        (page("(last: 5)", "edges { node { id } }"), 3 * 5 + 5 * 6),
+        (page("(first: 5)", "totalCount"), 2 * 5 + 1 + 5),
+        (page("(first: -9)", "nodes { id }"), 3 * 5 + 100),
         (
             page("(first: 5)", "...p") + " fragment p on TicketActivityConnection { nodes { id } }",
-            8,
+            3 * 5 + 5,
         ),
         (
             page("(first: 5)", "nodes { revisions(first: 3) { nodes { version } } }"),
-            2 + 1 + 5 * (1 + 1 + 3),
+            3 * 5 + 5 * (5 + 5 + 3),
         ),
     ],
 )
@@ -304,7 +310,7 @@ async def test_a_query_that_takes_too_long_is_cancelled_and_says_so(settings: Se
     ("query", "variables", "place"),
     [
         ("query Q($v: [ID!]!) { nodes(ids: $v) { id } }", {"v": ["x"] * 101}, "$v"),
-        ("query Q($v: [ID!]!) { nodes(ids: $v) { id } }", {"v": [1.5] * 200_000}, "$v"),
+        ("query Q($v: [ID!]!) { nodes(ids: $v) { id } }", {"v": [1] * 200_000}, "$v"),
         (
             f"query Q($v: TicketActivityFilter) {page('(filter: $v)', 'totalCount')}",
             {"v": {"types": ["VIEW"] * 100_000}},
@@ -325,6 +331,52 @@ async def test_a_list_in_variables_of_more_items_than_any_list_has_is_refused(
     assert error["extensions"] == {"code": "INVALID_INPUT"}
     assert error["message"].startswith(f"{place} holds ")
     assert error["message"].endswith(" items; the limit is 100.")
+
+
+async def test_an_object_in_variables_with_very_many_unknown_members_is_refused_as_a_whole(
+    service: Service,
+) -> None:
+    client = await service.client()
+    query = f"query Q($v: TicketActivityFilter) {page('(filter: $v)', 'totalCount')}"
+
+    [error] = (await client.graphql(query, v={f"m{n}": 1 for n in range(10_000)}))["errors"]
+    [few] = (await client.graphql(query, v={"m": 1}))["errors"]
+
+    assert error["extensions"] == few["extensions"] == {"code": "INVALID_INPUT"}
+    assert error["message"] == "$v has 10000 members; TicketActivityFilter has 6 fields."
+    assert "Expected value of type 'TicketActivityFilter' not to include unknown" in few["message"]
+
+
+async def test_a_body_may_hold_as_many_decimals_as_metadata_and_not_any_number(
+    service: Service,
+) -> None:
+    client = await service.client()
+    metadata = {"a": [1.5] * 16_000}
+    assert await client.create_ticket(metadata=metadata)
+
+    [error] = (await client.graphql("{ viewer { name } }", v=[1.5] * 20_001))["errors"]
+
+    assert error["extensions"] == {"code": "INVALID_INPUT"}
+    assert error["message"] == (
+        "Request body is not accepted: it holds more than 20000 decimal numbers."
+    )
+
+
+async def test_the_event_loop_does_not_validate_long_documents(service: Service) -> None:
+    links = " ".join(f"fragment f{n} on Viewer {{ name ...f{n + 1} }}" for n in range(79))
+    query = f"{{ viewer {{ ...f0 }} }} {links} fragment f79 on Viewer {{ name }}"
+    client = await service.client()
+    await client.graphql("{ viewer { name } }")
+    executor = Executor(schema, cache_size=1, limits=QueryLimits())
+
+    began = time.thread_time()
+    executor.parse_operations(query)
+    validated = time.thread_time()
+    document = await client.graphql(query)
+    answered = time.thread_time()
+
+    assert document == {"data": {"viewer": {"name": "test"}}}
+    assert answered - validated < (validated - began) / 2
 
 
 async def test_lists_of_a_hundred_items_and_lists_inside_json_are_accepted(

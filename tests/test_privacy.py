@@ -272,7 +272,7 @@ query Everything($ticketId: ID!, $activityId: ID!, $id: ID!) {{
   ticketActivity(ticketId: $ticketId, activityId: $activityId) {{ ...activityFields ...past }}
   node(id: $id) {{ ...activityFields ...past }}
   ticket(id: $ticketId) {{ activities(filter: {{types: [COMMENT]}}) {{ nodes {{ ...past }} }} }}
-  ticketActivityChanges(ticketId: $ticketId, first: 100) {{
+  ticketActivityChanges(ticketId: $ticketId, first: 20) {{
     nodes {{ changeType activityId changedById ticketActivity {{ ...activityFields ...past }} }}
   }}
 }}

@@ -1,11 +1,13 @@
 """Reading by id, and what all reads share."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from tests.support.cursors import seq_of
 from tests.support.service import Client, Service
+from tests.support.statements import statements
 
 GOOD_ID = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 
@@ -44,6 +46,40 @@ async def test_an_entry_is_found_on_its_own_ticket_only(author: Client, ticket_i
 
     assert await author.find(await author.create_ticket(), entry["id"]) is None
     assert await author.find(ticket_id, entry["id"]) == entry
+
+
+async def test_what_many_entries_ask_for_is_read_once(author: Client, ticket_id: str) -> None:
+    for _ in range(5):
+        await author.create_activity(ticket_id)
+    query = """query Q($id: ID!) { ticket(id: $id) {
+      activities(first: 100, filter: {types: COMMENT}) { nodes {
+        ticket { id activities(last: 2) { totalCount nodes { id } } } } } } }"""
+
+    with statements() as executed:
+        document = await author.graphql(query, id=ticket_id)
+
+    [first, *others] = document["data"]["ticket"]["activities"]["nodes"]
+    assert others == [first] * 4
+    assert (first["ticket"]["id"], first["ticket"]["activities"]["totalCount"]) == (ticket_id, 6)
+    reads = Counter(statement for statement, _ in executed if "FROM ticket_activity" in statement)
+    assert len(reads) == 3, reads
+    assert max(reads.values()) == 1, reads
+
+
+async def test_a_read_that_is_begun_again_is_begun_again_for_all_who_ask_for_it(
+    author: Client, ticket_id: str
+) -> None:
+    for number in range(3):
+        await author.create_activity(ticket_id, message=f"zeppelin {number}")
+    query = """query Q($id: ID!) { ticket(id: $id) { activities {
+      nodes { ticket { activities(filter: {text: "zeppelin"}) { nodes { id } } } } } } }"""
+
+    # A text search fails on the connection that reads share, and goes on one of its own.
+    document = await author.graphql(query, id=ticket_id)
+
+    [first, *others] = document["data"]["ticket"]["activities"]["nodes"]
+    assert others == [first] * 3
+    assert len(first["ticket"]["activities"]["nodes"]) == 3
 
 
 async def test_a_query_reads_one_state(service: Service, author: Client, ticket_id: str) -> None:

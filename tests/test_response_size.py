@@ -144,8 +144,12 @@ async def test_an_event_over_the_limit_is_an_error_and_the_stream_goes_on(
 
 def execute(limit: int, query: str, variables: JSON) -> Result:
     executor = Executor(SCHEMA, cache_size=1, limits=QueryLimits(), max_response_bytes=limit)
-    operation = executor.prepare(query, None)
-    return asyncio.run(executor.execute(operation, variables, "ada"))
+
+    async def run() -> Result:
+        operation = await executor.prepare(query, None)
+        return await executor.execute(operation, variables, "ada")
+
+    return asyncio.run(run())
 
 
 GREETINGS = "query ($a: String!) { b: greeting(name: $a) later items { __typename } nobody }"

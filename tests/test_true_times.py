@@ -20,7 +20,7 @@ query Look($id: ID!) {
     activities(first: 100) {
       nodes {
         id createdAt updatedAt actorId updatedById isEdited
-        revisions { nodes { version changedAt changedById recordedAt recordedById } }
+        revisions(first: 10) { nodes { version changedAt changedById recordedAt recordedById } }
       }
     }
   }

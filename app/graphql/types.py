@@ -107,7 +107,7 @@ class Ticket(Node):
     ) -> Annotated["Ticket", strawberry.lazy("app.graphql.types")] | None:
         if self.merged_into_id is None:
             return None
-        return Ticket.of(await info.context.load_ticket(self.merged_into_id))
+        return Ticket.of(await info.context.load_linked_ticket(self.merged_into_id))
 
     @strawberry.field(
         description=(
@@ -162,7 +162,7 @@ class Ticket(Node):
 
 async def load_ticket(info: Info, id_: UUID) -> Ticket:
     """Return the ticket of an entry."""
-    ticket = Ticket.of(await info.context.load_ticket(id_))
+    ticket = Ticket.of(await info.context.load_linked_ticket(id_))
     assert ticket is not None, "a foreign key holds it"  # noqa: S101
     return ticket
 

@@ -35,6 +35,9 @@ from app.errors import QueryTooComplex
 
 _SIZES = ("first", "last", "ids")
 
+_OBJECT_COST = 5
+"""The cost of a field that leads to objects: its resolver waits for the database."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListSizes:
@@ -47,7 +50,8 @@ class ListSizes:
     def cost_description(self) -> str:
         """Return how the cost is counted, as text for the schema's descriptions."""
         return (
-            "A query has a cost, which is bounded: each field costs 1, and what is selected on the "
+            "A query has a cost, which is bounded: each field costs 1, or "
+            f"{_OBJECT_COST} if it leads to objects, and what is selected on the "
             "items of a list costs as often as there may be items, and at least 1 for each of "
             f"them: `first` or `last` (left out: {self.default}), the number of `ids`, or that of "
             f"the `items` of an input; a variable in their place counts as {self.maximum}."
@@ -58,15 +62,15 @@ class ListSizes:
 class QueryLimits:
     """Limits on an operation, whose fragments are counted each time they are spread.
 
-    `tokens`, `fields` and `fragments` count what is written in the document, each fragment once.
-    Validation compares each fragment with each other one.
+    `tokens` and `fragments` count what is written in the document, each fragment once, and `fields`
+    counts both ways: validation compares what is written, and an operation is compiled as spread.
     """
 
     depth: int = 20
     root_fields: int = 20
     aliases: int = 100
     directives: int = 100
-    cost: int = 20_000
+    cost: int = 10_000
     fields: int = 500
     fragments: int = 80
     tokens: int = 2000
@@ -80,6 +84,7 @@ class _Measure:
     root_fields: int = 0
     aliases: int = 0
     directives: int = 0
+    fields: int = 0
     cost: int = 0
     listed: int = 0
 
@@ -88,6 +93,7 @@ class _Measure:
         self.root_fields += other.root_fields
         self.aliases += other.aliases
         self.directives += other.directives
+        self.fields += other.fields
         self.cost += other.cost
         self.listed += other.listed
 
@@ -125,11 +131,10 @@ _SINGULAR = frozenset({"depth", "cost"})
 def _found(name: str, operations: Iterable[_Measure], survey: "_Survey") -> int:
     if name == "tokens":  # counted by the parser
         return 0
-    if name == "fields":
-        return survey.fields
     if name == "fragments":
         return len(survey.fragments)
-    return max((getattr(measure, name) for measure in operations), default=0)
+    found = max((getattr(measure, name) for measure in operations), default=0)
+    return max(found, survey.fields) if name == "fields" else found
 
 
 def _fragments(document: DocumentNode) -> dict[str, FragmentDefinitionNode]:
@@ -186,16 +191,18 @@ class _Survey:
         items = 1 if size is None else size
         # A page is read even if nothing is selected on its items.
         paged = below.listed if size is None else max(1, below.listed)
-        cost, listed = 1 + below.cost + items * paged, 0
+        own = _OBJECT_COST if node.selection_set else 1
+        cost, listed = own + below.cost + items * paged, 0
         if definition and _is_list_of_objects(definition):
             each = below.cost + below.listed
             # `nodes` and `edges` take no size: they hold the items of the connection around them.
-            cost, listed = (1, each) if size is None else (1 + size * each, 0)
+            cost, listed = (own, each) if size is None else (own + size * each, 0)
         return _Measure(
             depth=below.depth + 1,
             root_fields=1,
             aliases=below.aliases + (node.alias is not None),
             directives=below.directives,
+            fields=below.fields + 1,
             cost=cost,
             listed=listed,
         )

@@ -135,10 +135,10 @@ class Operations(Generic[ViewerT]):
     contexts: Contexts[ViewerT]
     deadline_seconds: float
 
-    def find(self, parameters: Parameters) -> Operation:
+    async def find(self, parameters: Parameters) -> Operation:
         """Return the operation. Raises ServiceError and RequestErrors."""
         text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
-        return self.executor.prepare(text, parameters.operation_name)
+        return await self.executor.prepare(text, parameters.operation_name)
 
     async def execute(
         self,
@@ -191,7 +191,7 @@ class Operations(Generic[ViewerT]):
         self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
     ) -> AsyncGenerator[Event]:
         """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
-        operation = self.find(parameters)
+        operation = await self.find(parameters)
         note(connection.scope, "operation", operation.name)
         if operation.kind is not OperationType.SUBSCRIPTION:
             executed = self.execute(connection, viewer, operation, parameters)
@@ -303,7 +303,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
         body: bytes | None,
     ) -> AnyResponse:
         parameters = _parameters(request, body)
-        operation = self.operations.find(parameters)
+        operation = await self.operations.find(parameters)
         note(request.scope, "operation", operation.name)
         _require_allowed(operation.kind, request)
         key = idempotency_key(request.scope) if operation.kind is OperationType.MUTATION else None

@@ -4,6 +4,7 @@ Strawberry's own `Schema.execute` costs half a millisecond a request and runs th
 operations when none is named. This module knows no HTTP.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import (
     AsyncGenerator,
@@ -14,6 +15,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
 from inspect import isawaitable
@@ -62,6 +64,9 @@ from app.json_text import encode_json
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 _KEPT_INTROSPECTIONS = 8
+
+_MAX_CHARACTERS_ON_LOOP = 500
+"""Parsing and validating takes up to 50 µs for each character (measured by `scripts/loop`)."""
 
 
 AroundEvent = Callable[[Callable[[], Awaitable[Event]]], Awaitable[Event]]
@@ -143,8 +148,10 @@ class Executor:
             interpreted_first=interpreted_first,
         )
         self._shared = SharedEvents()
+        # One thread: more of them would only compete with the event loop for Python's lock.
+        self._beside = ThreadPoolExecutor(1, "graphql")
 
-    def prepare(self, text: str, operation_name: str | None) -> Operation:
+    async def prepare(self, text: str, operation_name: str | None) -> Operation:
         """Return the operation to execute.
 
         Raises RequestErrors where the document is not valid or has no single such operation, and
@@ -156,7 +163,7 @@ class Executor:
         else:
             self.document_misses += 1
             # A wrong document is not cached: an attacker could vary it each time.
-            operations = self.parse_operations(text)
+            operations = await self._parse_in_time(text)
             self._documents.put(text, operations)
         if operation_name is None and len(operations) == 1:
             return next(iter(operations.values()))
@@ -175,9 +182,11 @@ class Executor:
         if kept := self._introspected.get(operation.document, operation.name):
             return cast("Result", kept)
         execution = self._begin(operation, variables, context, extensions)
-        result = await _result(execution.run())
-        if operation.is_introspection:
-            self._introspected.put(operation.document, operation.name, result)
+        if not operation.is_introspection:
+            return await _result(execution.run())
+        loop = asyncio.get_running_loop()
+        result = await _result(await loop.run_in_executor(self._beside, execution.run))
+        self._introspected.put(operation.document, operation.name, result)
         return result
 
     async def subscribe(
@@ -262,6 +271,13 @@ class Executor:
         except InvalidInput as error:
             raise RequestErrors([GraphQLError(error.message)], error.code) from None
 
+    async def _parse_in_time(self, text: str) -> "OperationsByName":
+        """Parse a document; in another thread if that may hold the event loop for long."""
+        if len(text) <= _MAX_CHARACTERS_ON_LOOP:
+            return self.parse_operations(text)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._beside, self.parse_operations, text)
+
     def parse_operations(self, text: str) -> "OperationsByName":
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""
         try:
@@ -271,13 +287,14 @@ class Executor:
             self._validate(document)
         except RecursionError:
             raise QueryTooComplex("The document is too complex: it is nested too deeply.") from None
+        inner_variables = _inner_variables(document)
         return {
             name: Operation(
                 document,
                 name,
                 definition.operation,
                 next(costs),
-                _inner_variables(document),
+                inner_variables,
                 list_variables(self._schema, definition),
                 text,
                 is_only_introspection(document, definition),

@@ -1,10 +1,10 @@
-"""Limits the length of lists in variables, before graphql-core coerces their items.
+"""Limits lists and objects in variables, before graphql-core coerces their items.
 
-Lists written in the document are limited by its number of tokens.
+What is written in the document is limited by its number of tokens.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from graphql import (
     GraphQLInputObjectType,
@@ -18,6 +18,8 @@ from graphql import (
 )
 
 from app.errors import InvalidInput
+
+_UNKNOWN_MEMBERS: Final = 100
 
 
 class ListVariable(NamedTuple):
@@ -74,3 +76,22 @@ def _check(value: object, type_: GraphQLInputType, maximum: int, place: str) -> 
         for name, field in type_.fields.items():
             if name in value:
                 _check(value[name], field.type, maximum, f"{place}.{name}")
+
+
+def check_members(value: object, type_: GraphQLInputType, place: str) -> None:
+    """Raise InvalidInput for an object with many more members than its type has fields.
+
+    For each unknown one of the first errors graphql-core copies the whole object into a message.
+    """
+    while isinstance(type_, GraphQLNonNull):
+        type_ = type_.of_type
+    if isinstance(type_, GraphQLList) and isinstance(value, list):
+        for index, item in enumerate(value):
+            check_members(item, type_.of_type, f"{place}.{index}")
+    elif isinstance(type_, GraphQLInputObjectType) and isinstance(value, dict):
+        if len(value) > len(type_.fields) + _UNKNOWN_MEMBERS:
+            raise InvalidInput(
+                f"{place} has {len(value)} members; {type_} has {len(type_.fields)} fields."
+            )
+        for name, field in type_.fields.items():
+            check_members(value.get(name), field.type, f"{place}.{name}")

@@ -167,6 +167,8 @@ class _Socket(Generic[ViewerT]):
                     await self._stop(operation)
                 case Close() as close:
                     raise _Closed(close)
+            # Thousands of messages may arrive at once; others have their turn after each of them.
+            await asyncio.sleep(0)
 
     def _start(self, operation: Operation, viewer: ViewerT) -> None:
         task = asyncio.create_task(self._operate(operation, viewer))

@@ -13,8 +13,10 @@ from graphql.execution.values import VariableValues, VariableValueSource, get_va
 from graphql.type import is_non_null_type
 from graphql.utilities import coerce_input_literal
 
+from app.errors import InvalidInput
 from app.graphql_server.compiler.input_types import Coerce, InputTypes
 from app.graphql_server.compiler.plan import NotCompilable
+from app.graphql_server.list_variables import check_members
 
 
 class _Variable(NamedTuple):
@@ -75,6 +77,12 @@ class Variables:
     def _coerce_as_core_does(
         self, inputs: Mapping[str, Any]
     ) -> dict[str, Any] | list[GraphQLError]:
+        try:
+            for variable in self._variables:
+                name, type_ = variable.name, variable.signature.type
+                check_members(inputs.get(name), type_, f"${name}")
+        except InvalidInput as error:
+            return [GraphQLError(error.message)]
         values = get_variable_values(
             self._schema,
             self._definitions,
