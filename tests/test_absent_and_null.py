@@ -55,7 +55,15 @@ MUTATIONS = {
         result: updateTicketActivities(input: $input) { userErrors { code path } }
       }
     """,
+    "UpsertActorsInput": """
+      mutation M($input: UpsertActorsInput!) {
+        result: upsertActors(input: $input) {
+          actors { name avatarUrl } userErrors { code path }
+        }
+      }
+    """,
 }
+NAMED = {"name": "Ada", "avatarUrl": "https://pictures.test/ada.png"}
 LIST = """
 query L($ticketId: ID!, $filter: TicketActivityFilter, $orderBy: TicketActivityOrder) {
   ticket(id: $ticketId) {
@@ -73,6 +81,8 @@ REQUIRED = {
     *(("RestoreTicketActivityInput", name) for name in ("ticketId", "activityId", "toVersion")),
     ("CreateTicketActivitiesInput", "items"),
     ("UpdateTicketActivitiesInput", "items"),
+    ("UpsertActorsInput", "actors"),
+    ("ActorInput", "id"),
 }
 # Null is refused as above; left out, the field has the default that the schema states.
 DEFAULTED = {
@@ -102,6 +112,7 @@ WITH_NULL: dict[tuple[str, str], tuple[Any, Any]] = {
     ("CreateTicketActivityInput", "message"): (None, None),
     ("CreateTicketActivityInput", "documentId"): (None, None),
     ("UpdateTicketActivityInput", "message"): (None, "before"),
+    **{("ActorInput", name): (None, value) for name, value in NAMED.items()},
     ("TicketActivityFilter", "actorId"): ([], ["TICKET_CREATED", "COMMENT"]),
 }
 
@@ -115,6 +126,7 @@ async def author(service: Service) -> Client:
 async def entry(service: Service, author: Client) -> JSON:
     ticket_id = await author.create_ticket()
     service.clock.advance(seconds=1)
+    await author.mutate(MUTATIONS["UpsertActorsInput"], actors=[{"id": str(ACTOR), **NAMED}])
     return await author.create_activity(ticket_id, message="before")
 
 
@@ -130,10 +142,14 @@ def complete(entry: JSON, input_: str) -> JSON:
         "RestoreTicketActivityInput": named | {"toVersion": 1},
         "CreateTicketActivitiesInput": {"items": []},
         "UpdateTicketActivitiesInput": {"items": []},
+        "UpsertActorsInput": {"actors": []},
+        "ActorInput": {"id": str(ACTOR)},
     }.get(input_, {})
 
 
 async def send(author: Client, entry: JSON, input_: str, fields: JSON) -> JSON:
+    if input_ == "ActorInput":
+        return await send(author, entry, "UpsertActorsInput", {"actors": [fields]})
     if input_ in MUTATIONS:
         return await author.graphql(MUTATIONS[input_], input=fields)
     argument = "filter" if input_ == "TicketActivityFilter" else "orderBy"
@@ -145,6 +161,8 @@ def value_of(document: JSON, field: str) -> Any:
     assert "errors" not in document, document
     if payload := document["data"].get("result"):
         assert payload["userErrors"] == []
+        if "actors" in payload:
+            return payload["actors"][0][field]
         return payload["ticketActivity"][field]
     return [node["activityType"] for node in document["data"]["ticket"]["activities"]["nodes"]]
 
