@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from app.activity.commands import Command, CreateActivity, CreateTicket
+from app.activity.commands import Command, CreateActivity, CreateTicket, MergeTickets
 from app.activity.state import ActivityType
 from app.activity.values import JSONObject
 from app.auth import Scope, Viewer
@@ -92,9 +92,8 @@ _STORY: Final[list[tuple[Viewer, Command]]] = [
     (GRACE, CreateTicket(NETWORK, "No network on floor 3", {"channel": "phone"})),
     (
         GRACE,
-        _entry(NETWORK, 201, ActivityType.MERGED_INTO, metadata={"ticketId": str(PRINTER)}),
+        MergeTickets(NETWORK, PRINTER, merged_into_id=demo_id(201), merged_from_id=demo_id(107)),
     ),
-    (ADA, _entry(PRINTER, 107, ActivityType.MERGED_FROM, metadata={"ticketId": str(NETWORK)})),
 ]
 
 _STEP: Final = timedelta(minutes=30)

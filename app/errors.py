@@ -7,6 +7,7 @@ ServiceError
         VersionConflict         412  the entry has another version by now
         InvalidInput            422  an argument breaks a rule
         IdTaken                 409  another object has the id
+        TicketMerged            409  the ticket was merged into another one
     IdempotencyKeyReused        422  the key came with another request before
     TooManyIdempotencyKeys      429  the token has used too many keys of late
     Unauthenticated             401  there is no valid token
@@ -108,6 +109,12 @@ class InvalidInput(UserError):
 
 class IdTaken(UserError):
     code, status = "ID_TAKEN", 409
+
+
+class TicketMerged(UserError):
+    """The message names the ticket that it was merged into."""
+
+    code, status = "TICKET_MERGED", 409
 
 
 def user_error(

@@ -66,7 +66,10 @@ class Ticket(SQLModel, table=True):
     """`last_seq` counts the changes of the ticket. A unit of work locks this row first."""
 
     __tablename__: ClassVar[str] = "ticket"
-    __table_args__ = _WITHOUT_ROWID
+    __table_args__ = (
+        _index_of_some("ix_ticket_merged", "merged_into_id", where="merged_into_id IS NOT NULL"),
+        _WITHOUT_ROWID,
+    )
 
     id: UUID = Field(primary_key=True)
     created_at: datetime = Field(sa_type=UtcMilliseconds)
@@ -107,14 +110,6 @@ class TicketActivity(SQLModel, table=True):
             "actor_id",
         ),
         _listed_index("ix_ticket_activity_updated", "ticket_id", "updated_at", "id"),
-        _index_of_some(
-            "ix_ticket_activity_merge",
-            "ticket_id",
-            "activity_type",
-            "deleted_at",
-            "is_private",
-            where="activity_type = 'merged_into'",
-        ),
         _WITHOUT_ROWID,
     )
 

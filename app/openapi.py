@@ -73,6 +73,7 @@ _PROBLEMS: Final = {
     "403": "The token does not allow it.",
     "404": "There is no such entry on that ticket, or the caller does not see it.",
     "408": "The body did not arrive in time.",
+    "409": "The ticket was merged into another one, and allowMerged is not true.",
     "412": "The entry is at a version that If-Match does not name, or that If-None-Match names.",
     "413": "The body is larger than the limit.",
     "414": "The URI is longer than the limit.",
@@ -148,7 +149,7 @@ def _path_item() -> dict[str, Any]:
         "put": {
             "operationId": "updateTicketActivity",
             "summary": "Update Ticket Activity",
-            "parameters": [_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY_KEY],
+            "parameters": [_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY_KEY, _ALLOW_MERGED],
             "requestBody": {"required": True, "content": _content("TicketActivityUpdate")},
             "responses": {"200": _success("The updated entry."), **_problems(*_PROBLEMS)},
         },
@@ -192,6 +193,12 @@ _IDEMPOTENCY_KEY: Final = {
         "Another request under the key is refused."
     ),
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+_ALLOW_MERGED: Final = {
+    "name": "allowMerged",
+    "in": "query",
+    "description": "Whether to write also if the ticket was merged into another one.",
+    "schema": {"type": "boolean", "default": False},
 }
 _NOT_MODIFIED: Final = {"304": {"description": "The caller has it.", "headers": _HEADERS}}
 

@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.activity.commands import UpdateActivity
-from app.activity.decide import Outcome
 from app.activity.idempotency import Answer, Step
+from app.activity.outcomes import Outcome
 from app.activity.state import ABSENT, Activity
 from app.activity.values import format_datetime, parse_uuid
 from app.auth import Viewer
@@ -128,7 +128,18 @@ def _command(request: Request, body: Any) -> UpdateActivity:
         metadata=body.get("metadata", ABSENT),
         is_private=body.get("isPrivate", ABSENT),
         expected_versions=_preconditions(request),
+        allows_merged=_allows_merged(request),
     )
+
+
+def _allows_merged(request: Request) -> bool:
+    """Read the query parameter `allowMerged`. Raise InvalidInput unless it is true or false."""
+    if not request.scope["query_string"]:
+        return False
+    value = request.query_params.get("allowMerged", "false")
+    if value not in {"true", "false"}:
+        raise InvalidInput("allowMerged must be true or false.", path=("allowMerged",))
+    return value == "true"
 
 
 def _ids(request: Request) -> tuple[UUID, UUID]:

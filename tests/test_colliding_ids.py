@@ -16,12 +16,13 @@ from app.activity.commands import (
     CreateActivity,
     CreateTicket,
     DeleteActivity,
+    MergeTickets,
     Past,
     RedactActivity,
     RestoreActivity,
     UpdateActivity,
 )
-from app.activity.decide import Outcome
+from app.activity.outcomes import Outcome
 from app.activity.state import ABSENT, ActivityType
 from app.auth import Scope, Viewer
 from app.errors import UserError
@@ -52,16 +53,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
         st.just(False),
         st.none(),
     ),
-    st.builds(
-        CreateActivity,
-        ticket_ids,
-        ids,
-        st.just(ActivityType.MERGED_INTO),
-        messages,
-        merged,
-        st.just(False),
-        st.none(),
-    ),
+    st.builds(MergeTickets, ticket_ids, ticket_ids, ids, ids),
     st.builds(
         CreateActivity,
         ticket_ids,
@@ -75,7 +67,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     ),
     st.builds(CreateTicket, ticket_ids, messages, st.just({}), pasts),
     st.builds(UpdateActivity, ticket_ids | ids, ids, messages),
-    st.builds(UpdateActivity, ticket_ids, ids, metadata=merged),
+    st.builds(UpdateActivity, ticket_ids, ids, metadata=merged, allows_merged=st.booleans()),
     st.builds(DeleteActivity, ticket_ids | ids, ids),
     st.builds(RedactActivity, ticket_ids | ids, ids, st.just("a reason")),
     st.builds(RestoreActivity, ticket_ids | ids, ids, st.integers(1, 4)),

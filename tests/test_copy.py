@@ -27,9 +27,9 @@ from app.store.migrate import migrate
 from tests.support.engines import PostgresqlEngine
 from tests.support.live import STATE, feed
 from tests.support.process import ROOT, environment
-from tests.support.service import UPDATE, Client, Clock, Service, start
+from tests.support.service import MERGE, UPDATE, Client, Clock, Service, start
 from tests.support.write_lock import write_lock
-from tests.test_merges import DELETE
+from tests.test_delete import DELETE
 
 pytestmark = pytest.mark.postgresql
 
@@ -105,8 +105,7 @@ async def fill(service: Service) -> tuple[Client, str, str]:
         await client.mutate(UPDATE, **ids, message=str(number))
     gone = await client.create_activity(ticket_id, message="gone", isPrivate=True)
     await client.mutate(DELETE, ticketId=ticket_id, activityId=gone["id"])
-    merge = {"activityType": "MERGED_INTO", "metadata": {"ticketId": other_id}}
-    await client.create_activity(ticket_id, **merge)
+    await client.mutate(MERGE, sourceId=ticket_id, targetId=other_id)
     return client, ticket_id, cursor
 
 

@@ -14,6 +14,7 @@ from tests.support.service import (
     CREATE_ACTIVITY,
     CREATE_TICKET,
     JSON,
+    MERGE,
     UPDATE,
     Client,
     Service,
@@ -300,9 +301,7 @@ async def test_the_id_of_a_deleted_entry_stays_in_use(author: Client, entry: JSO
 async def test_deleting_the_merge_entry_undoes_the_merge(service: Service) -> None:
     moderator = await service.client(*Scope)
     ticket_id, target = await moderator.create_ticket(), await moderator.create_ticket()
-    merge = await moderator.create_activity(
-        ticket_id, activityType="MERGED_INTO", metadata={"ticketId": target}
-    )
+    merge = (await moderator.mutate(MERGE, sourceId=ticket_id, targetId=target))["mergedInto"]
     assert (await ticket(moderator, ticket_id))["mergedInto"] == {"id": target}
 
     await delete(moderator, merge)

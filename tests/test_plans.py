@@ -7,11 +7,21 @@ from tests.support.service import (
     ACTIVITY,
     CREATE_ACTIVITY,
     CREATE_TICKET,
+    MERGE,
     UPDATE,
     Service,
 )
 from tests.support.statements import is_found_by, scans, statements
 
+MERGED_TIMELINE = """
+query Merged($id: ID!) {
+  ticket(id: $id) {
+    activities(includeMerged: true, first: 2) {
+      nodes { id } totalCount pageInfo { hasNextPage hasPreviousPage }
+    }
+  }
+}
+"""
 DELETE = """
 mutation Delete($input: DeleteTicketActivityInput!) {
   deleteTicketActivity(input: $input) { userErrors { code } }
@@ -50,21 +60,22 @@ async def test_a_count_reads_an_index_and_nothing_else(service: Service) -> None
 async def test_every_statement_searches_by_an_index(service: Service) -> None:
     author = await service.client(*Scope)
     ticket_id, other_id = await author.create_ticket(), await author.create_ticket()
-    merge = {"activityType": "MERGED_INTO", "metadata": {"ticketId": other_id}}
 
     with statements() as executed:
         entry = await author.create_activity(ticket_id, id=str(uuid4()), message="one")
         again = {"ticketId": ticket_id, "activityType": "COMMENT", "message": "one"}
         await author.mutate(CREATE_ACTIVITY, id=entry["id"], **again)
         await author.mutate(CREATE_TICKET, id=ticket_id)
-        await author.create_activity(ticket_id, **merge)
         await author.mutate(UPDATE, ticketId=ticket_id, activityId=entry["id"], message="two")
         await author.graphql(ACTIVITY, ticketId=ticket_id, activityId=entry["id"])
         document = await author.graphql(READ, id=ticket_id, ids=[ticket_id, entry["id"]])
         await author.get(ticket_id, entry["id"])
         await author.mutate(DELETE, ticketId=ticket_id, activityId=entry["id"])
+        await author.mutate(MERGE, sourceId=ticket_id, targetId=other_id)
+        merged = await author.graphql(MERGED_TIMELINE, id=other_id)
 
     assert "errors" not in document, document
+    assert "errors" not in merged, merged
     plans = {
         statement: await service.explain(statement, parameters)
         for statement, parameters in executed

@@ -18,7 +18,7 @@ from sqlalchemy import event, literal, select, text
 from sqlmodel import Session
 
 from app.activity.commands import CreateActivity, CreateTicket, UpdateActivity
-from app.activity.decide import Outcome
+from app.activity.outcomes import Outcome
 from app.activity.state import ActivityType
 from app.activity.values import generate_uuid7
 from app.auth import Scope, Viewer
@@ -165,8 +165,8 @@ async def test_a_change_by_another_process_wakes_a_reader(
     ticket = a_ticket()
     async with process(settings, **how) as one, process(settings, **how) as other:
         created = await one.submit(ADA, ticket)
-        assert created.change
-        async with aclosing(one.feed.follow(ticket.ticket_id, created.change.seq)) as changes:
+        [change_] = created.changes
+        async with aclosing(one.feed.follow(ticket.ticket_id, change_.seq)) as changes:
             news = asyncio.ensure_future(anext(changes))
             if how.get("database_listen", True):
                 await until_somebody_listens(settings, engine)
@@ -182,8 +182,8 @@ async def test_a_lost_listener_is_replaced_and_nothing_is_missed(
     ticket = a_ticket()
     async with process(settings, database_poll_seconds=1000) as one, process(settings) as other:
         created = await one.submit(ADA, ticket)
-        assert created.change
-        async with aclosing(one.feed.follow(ticket.ticket_id, created.change.seq)) as changes:
+        [change_] = created.changes
+        async with aclosing(one.feed.follow(ticket.ticket_id, change_.seq)) as changes:
             news = asyncio.ensure_future(anext(changes))
             await until_somebody_listens(settings, engine)
             url = settings.database_url

@@ -14,9 +14,11 @@ from tests.support.service import (
     ACTIVITY_FIELDS,
     CREATE_ACTIVITY,
     JSON,
+    MERGE,
     UPDATE,
     Client,
     Service,
+    activity_url,
 )
 from tests.test_delete import DELETE
 from tests.test_filtered_changes import FOLLOW
@@ -323,12 +325,10 @@ async def test_a_creation_is_no_retry_of_a_redacted_one(
 async def test_a_merge_stands_when_its_entry_is_redacted(service: Service) -> None:
     moderator = await service.client(*Scope)
     ticket_id, target = await moderator.create_ticket(), await moderator.create_ticket()
-    entry = await moderator.create_activity(
-        ticket_id,
-        activityType="MERGED_INTO",
-        message=SECRET,
-        metadata={"ticketId": target, "note": SECRET},
-    )
+    entry = (await moderator.mutate(MERGE, sourceId=ticket_id, targetId=target))["mergedInto"]
+    said = {"message": SECRET, "metadata": {"ticketId": target, "note": SECRET}}
+    url = f"{activity_url(ticket_id, entry['id'])}?allowMerged=true"
+    assert (await moderator.request("PUT", url, json=said)).status_code == 200
 
     payload = await redact(moderator, entry)
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.auth import Scope
 from tests.support.live import feed, follow, receive, web_socket
-from tests.support.service import ACTIVITY_FIELDS, JSON, Client, Service
+from tests.support.service import ACTIVITY_FIELDS, JSON, MERGE, Client, Service
 from tests.test_delete import DELETE
 from tests.test_redact import REDACT
 
@@ -273,12 +273,11 @@ async def test_a_version_that_is_withheld_is_not_restored(
 async def test_a_merge_entry_is_not_restored(service: Service, kind: str) -> None:
     moderator = await service.client(*Scope)
     ticket_id, target = await moderator.create_ticket(), await moderator.create_ticket()
-    merge = await moderator.create_activity(
-        ticket_id, activityType=kind, metadata={"ticketId": target}
-    )
-    await delete(moderator, merge)
+    merged = await moderator.mutate(MERGE, sourceId=ticket_id, targetId=target)
+    entry = merged["mergedInto" if kind == "MERGED_INTO" else "mergedFrom"]
+    await delete(moderator, entry)
 
-    payload = await restore(moderator, merge, 1)
+    payload = await restore(moderator, entry, 1)
 
     assert error_of(payload)[:2] == ("INVALID_INPUT", ["input", "activityId"])
-    assert await moderator.find(ticket_id, merge["id"]) is None
+    assert await moderator.find(entry["ticketId"], entry["id"]) is None

@@ -48,7 +48,9 @@ enum ActivityType {
 }
 enum CannotUpdateReason { MISSING_SCOPE NOT_AUTHOR SYSTEM_ENTRY }
 enum ChangeType { ADDED UPDATED REMOVED }
-enum UserErrorCode { NOT_FOUND FORBIDDEN VERSION_CONFLICT INVALID_INPUT ID_TAKEN }
+enum UserErrorCode {
+  NOT_FOUND FORBIDDEN VERSION_CONFLICT INVALID_INPUT ID_TAKEN TICKET_MERGED
+}
 
 type Actor { id: ID! name: String avatarUrl: String }
 
@@ -71,7 +73,7 @@ type Ticket implements Node {
   mergedInto: Ticket
   activities(
     first: Int, after: String, last: Int, before: String,
-    filter: TicketActivityFilter, orderBy: TicketActivityOrder
+    filter: TicketActivityFilter, orderBy: TicketActivityOrder, includeMerged: Boolean!
   ): TicketActivityConnection!
 }
 
@@ -129,6 +131,11 @@ type Mutation {
   createTicketActivity(input: CreateTicketActivityInput!): CreateTicketActivityPayload!
   updateTicketActivity(input: UpdateTicketActivityInput!): UpdateTicketActivityPayload!
   deleteTicketActivity(input: DeleteTicketActivityInput!): DeleteTicketActivityPayload!
+  redactTicketActivity(input: RedactTicketActivityInput!): RedactTicketActivityPayload!
+  restoreTicketActivity(input: RestoreTicketActivityInput!): RestoreTicketActivityPayload!
+  createTicketActivities(input: CreateTicketActivitiesInput!): CreateTicketActivitiesPayload!
+  updateTicketActivities(input: UpdateTicketActivitiesInput!): UpdateTicketActivitiesPayload!
+  mergeTickets(input: MergeTicketsInput!): MergeTicketsPayload!
 }
 
 input CreateTicketInput { id: ID  message: String  metadata: JSONObject! }
@@ -294,7 +301,7 @@ def test_every_payload_has_user_errors() -> None:
 # Those that a client never gets as a GraphQL error: problem documents, and outcomes in userErrors.
 ELSEWHERE = {
     *("URI_TOO_LONG", "REQUEST_HEADER_FIELDS_TOO_LARGE", "CROSS_ORIGIN_REFUSED"),
-    *("VERSION_CONFLICT", "ID_TAKEN"),
+    *("VERSION_CONFLICT", "ID_TAKEN", "TICKET_MERGED"),
 }
 
 

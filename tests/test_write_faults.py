@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, make_url
 
 from app.activity.commands import CreateTicket, UpdateActivity
-from app.activity.decide import Outcome
+from app.activity.outcomes import Outcome
 from app.activity.values import generate_uuid7
 from app.auth import Scope, Viewer, parse_authorization
 from app.errors import WriteInDoubt

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event
 from sqlmodel import select
 
 from app.activity.commands import Command, CreateTicket, UpdateActivity
-from app.activity.decide import Outcome
+from app.activity.outcomes import Outcome
 from app.activity.values import generate_uuid7
 from app.auth import Scope, Viewer
 from app.errors import Busy, NotFound

@@ -6,7 +6,7 @@ ABSENT stands for an argument not given, None for null.
 """
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid5
@@ -23,7 +23,6 @@ from app.activity.state import (
     AbsentType,
     ActivityType,
     Key,
-    merge_target,
 )
 from app.activity.values import JSONObject
 from app.errors import InvalidInput
@@ -99,7 +98,7 @@ class CreateTicket:
 class CreateActivity:
     """Adds an entry, of the caller unless `past` names another actor.
 
-    MERGED_INTO names the other ticket in `metadata.ticketId`.
+    With `allows_merged` also to a ticket that was merged into another one.
     """
 
     ticket_id: UUID
@@ -110,12 +109,7 @@ class CreateActivity:
     is_private: bool
     document_id: UUID | None
     past: Past = PRESENT
-
-    @property
-    def merge_target(self) -> UUID | None:
-        """The ticket that a merged_into entry names, if it names one."""
-        is_merge = self.activity_type is ActivityType.MERGED_INTO
-        return merge_target(self.metadata) if is_merge else None
+    allows_merged: bool = False
 
     @property
     def new_ids(self) -> set[UUID]:
@@ -123,8 +117,7 @@ class CreateActivity:
 
     @property
     def ticket_ids(self) -> set[UUID]:
-        target = self.merge_target
-        return {self.ticket_id} | ({target} if target else set())
+        return {self.ticket_id}
 
     @property
     def keys(self) -> set[Key]:
@@ -147,18 +140,57 @@ class CreateActivity:
             )
 
     def _check_type(self) -> None:
-        if self.activity_type is ActivityType.TICKET_CREATED:
+        if mutation := _WRITTEN_ALONE_BY.get(self.activity_type):
             raise InvalidInput(
-                "A ticket_created entry is written by createTicket alone.", path=("activityType",)
+                f"A {self.activity_type} entry is written by {mutation} alone.",
+                path=("activityType",),
             )
+
+
+_WRITTEN_ALONE_BY: Final = {
+    ActivityType.TICKET_CREATED: "createTicket",
+    ActivityType.MERGED_INTO: "mergeTickets",
+    ActivityType.MERGED_FROM: "mergeTickets",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MergeTickets:
+    """Merges a ticket into another one, by an entry on each; nothing else of them changes."""
+
+    source_id: UUID
+    target_id: UUID
+    merged_into_id: UUID
+    merged_from_id: UUID
+
+    @property
+    def ticket_id(self) -> UUID:
+        return self.source_id
+
+    @property
+    def new_ids(self) -> set[UUID]:
+        return {self.merged_into_id, self.merged_from_id}
+
+    @property
+    def ticket_ids(self) -> set[UUID]:
+        return {self.source_id, self.target_id}
+
+    @property
+    def keys(self) -> set[Key]:
+        return set()
+
+    def check(self, limits: InputLimits) -> None:  # noqa: ARG002
+        if self.source_id == self.target_id:
+            raise InvalidInput("A ticket cannot be merged into itself.", path=("targetId",))
 
 
 @dataclass(frozen=True, slots=True)
 class _Existing:
-    """A command on one existing entry."""
+    """A command on one existing entry; see CreateActivity for `allows_merged`."""
 
     ticket_id: UUID
     activity_id: UUID
+    allows_merged: bool = field(default=False, kw_only=True)
 
     @property
     def key(self) -> Key:
@@ -210,12 +242,6 @@ class UpdateActivity(_Existing):
             and version not in expected
             and version - 1 in expected
         )
-
-    @property
-    def merge_target(self) -> UUID | None:
-        """The ticket that the new metadata names, which matters if it is a merged_into entry."""
-        given = self.metadata if isinstance(self.metadata, dict) else self.metadata_patch
-        return merge_target(given) if isinstance(given, dict) else None
 
     def check(self, limits: InputLimits) -> None:
         if self.message is not ABSENT:
@@ -277,6 +303,7 @@ Command = (
     | DeleteActivity
     | RedactActivity
     | RestoreActivity
+    | MergeTickets
 )
 
 

@@ -4,57 +4,47 @@ Pure: it reads nothing but its arguments and mutates nothing. A command that fai
 the other commands of the same unit of work.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from operator import attrgetter
 from typing import assert_never
 
 from app.activity import policy
 from app.activity.commands import (
-    PRESENT,
     Command,
     CreateActivity,
     CreateTicket,
     DeleteActivity,
-    Past,
+    MergeTickets,
     RedactActivity,
     RestoreActivity,
     UpdateActivity,
     check_can_be_private,
 )
+from app.activity.creations import create_activity, create_ticket, merge_tickets
 from app.activity.input_limits import InputLimits, check_json_object
 from app.activity.merge_patch import merge_patch
+from app.activity.outcomes import Outcome, changed, holds_same, require_not_merged
 from app.activity.state import (
     ABSENT,
     MERGE_TYPES,
     Activity,
     ActivityType,
-    Change,
-    ChangeType,
     Content,
     State,
     Ticket,
     merge_target,
 )
-from app.activity.values import JSONObject, format_datetime, is_same_json
+from app.activity.values import JSONObject, is_same_json
 from app.auth import Viewer
-from app.errors import IdTaken, InvalidInput, NotFound, VersionConflict
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The ticket and the activity after a command. `change` is None where nothing changed."""
-
-    ticket: Ticket
-    activity: Activity
-    change: Change | None
+from app.errors import InvalidInput, VersionConflict
 
 
 def decide(
     state: State, command: Command, viewer: Viewer, now: datetime, limits: InputLimits
 ) -> Outcome:
     """Return the outcome of a command. Raise a UserError if it is forbidden or impossible."""
-    now = _not_before_last_change(state.tickets.get(command.ticket_id), now)
+    for ticket_id in command.ticket_ids:
+        now = _not_before_last_change(state.tickets.get(ticket_id), now)
     match command:
         case UpdateActivity():
             return _update_activity(state, command, viewer, now, limits)
@@ -65,9 +55,11 @@ def decide(
         case RestoreActivity():
             return _restore_activity(state, command, viewer, now)
         case CreateActivity():
-            return _create_activity(state, command, viewer, now)
+            return create_activity(state, command, viewer, now)
         case CreateTicket():
-            return _create_ticket(state, command, viewer, now)
+            return create_ticket(state, command, viewer, now)
+        case MergeTickets():
+            return merge_tickets(state, command, viewer, now)
         case _:
             assert_never(command)
 
@@ -99,13 +91,13 @@ def _update_activity(
         else bool(command.is_private),
     )
     check_can_be_private(activity.activity_type, command.is_private)
-    if _holds_same(activity, updated):
-        return Outcome(state.tickets[activity.ticket_id], activity, None)
+    if holds_same(activity, updated):
+        return Outcome(state.tickets[activity.ticket_id], activity)
     if may_be_repeated:
         _require_version(command, activity)
-    if updated.metadata is not activity.metadata:
-        _require_merge_target(state, updated)
-    return _changed(state, activity, updated, viewer, now)
+    _require_same_merge(activity, updated)
+    require_not_merged(state, command)
+    return changed(state, activity, updated, viewer, now)
 
 
 def _may_be_repeated(
@@ -137,13 +129,15 @@ def _delete_activity(
 ) -> Outcome:
     found = state.activities.get(command.key)
     if found and _has_deleted(viewer, found, command):
-        return Outcome(state.tickets[found.ticket_id], found, None)
+        return Outcome(state.tickets[found.ticket_id], found)
     activity = policy.require_visible(
         viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
     )
     policy.require_update(viewer, activity)
     _require_version(command, activity)
-    return _changed(state, activity, replace(activity, deleted_at=now), viewer, now)
+    if activity.activity_type is not ActivityType.MERGED_INTO:  # its deletion undoes the merge
+        require_not_merged(state, command)
+    return changed(state, activity, replace(activity, deleted_at=now), viewer, now)
 
 
 def _has_deleted(viewer: Viewer, activity: Activity, command: DeleteActivity) -> bool:
@@ -164,14 +158,14 @@ def _redact_activity(
         viewer, command.ticket_id, command.activity_id, state.activities.get(command.key)
     )
     if activity.redacted_version == activity.version:
-        return Outcome(state.tickets[activity.ticket_id], activity, None)
+        return Outcome(state.tickets[activity.ticket_id], activity)
     redacted = replace(
         activity,
         message=None,
         metadata=_without_free_data(activity),
         redacted_version=activity.version + 1,
     )
-    return _changed(state, activity, redacted, viewer, now, command.reason)
+    return changed(state, activity, redacted, viewer, now, command.reason)
 
 
 def _without_free_data(activity: Activity) -> JSONObject:
@@ -196,9 +190,10 @@ def _restore_activity(
         is_private=content.is_private,
         deleted_at=None,
     )
-    if activity.deleted_at is None and _holds_same(activity, restored):
-        return Outcome(state.tickets[activity.ticket_id], activity, None)
-    return _changed(state, activity, restored, viewer, now)
+    if activity.deleted_at is None and holds_same(activity, restored):
+        return Outcome(state.tickets[activity.ticket_id], activity)
+    require_not_merged(state, command)
+    return changed(state, activity, restored, viewer, now)
 
 
 def _restorable(state: State, activity: Activity, version: int) -> Content:
@@ -245,180 +240,13 @@ def _updated_metadata(
     return metadata
 
 
-def _holds_same(one: Activity | Content, other: Activity | Content) -> bool:
-    return (
-        one.message == other.message
-        and one.is_private == other.is_private
-        and is_same_json(one.metadata, other.metadata)
-    )
-
-
-def _changed(
-    state: State,
-    before: Activity,
-    after: Activity,
-    viewer: Viewer,
-    now: datetime,
-    reason: str | None = None,
-) -> Outcome:
-    after = replace(
-        after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
-    )
-    change = Change(
-        change_type=_change_type(before, after),
-        ticket=_ticket_after(state, state.tickets[before.ticket_id], after, now),
-        activity=after,
-        was_private=None if before.deleted_at else before.is_private,
-        reason=reason,
-    )
-    return _outcome(change)
-
-
-def _change_type(before: Activity, after: Activity) -> ChangeType:
-    if after.deleted_at:
-        return ChangeType.REMOVED
-    return ChangeType.ADDED if before.deleted_at else ChangeType.UPDATED
-
-
-def _create_activity(
-    state: State, command: CreateActivity, viewer: Viewer, now: datetime
-) -> Outcome:
-    policy.require_create(viewer, command.activity_type)
-    ticket = state.tickets.get(command.ticket_id)
-    if ticket is None:
-        raise NotFound(f"There is no ticket {command.ticket_id}.", path=("ticketId",))
-    created = _new_activity(command, viewer, now)
-    if not state.ids_in_use.isdisjoint(command.new_ids):
-        return _retried(state, command, created, viewer)
-    _require_merge_target(state, created)
-    return _added(state, ticket, created, viewer, now)
-
-
-def _create_ticket(state: State, command: CreateTicket, viewer: Viewer, now: datetime) -> Outcome:
-    policy.require_create_ticket(viewer)
-    created = _new_activity(command.entry, viewer, now)
-    if not state.ids_in_use.isdisjoint(command.new_ids):
-        return _retried(state, command.entry, created, viewer)
-    ticket = Ticket(
-        command.ticket_id,
-        created.created_at,
-        last_seq=0,
-        last_changed_at=now,
-        merged_into_id=None,
-    )
-    return _added(state, ticket, created, viewer, now)
-
-
-def _new_activity(command: CreateActivity, viewer: Viewer, now: datetime) -> Activity:
-    past = command.past
-    if past is not PRESENT:
-        policy.require_past(viewer, past.first_given)
-        _require_order(past, now)
-    created_at = past.created_at or now
-    actor_id = viewer.actor_id if past.actor_id is ABSENT else past.actor_id
-    return Activity(
-        ticket_id=command.ticket_id,
-        id=command.activity_id,
-        activity_type=command.activity_type,
-        is_private=command.is_private,
-        created_at=created_at,
-        actor_id=actor_id,
-        message=command.message,
-        metadata=command.metadata,
-        document_id=command.document_id,
-        version=1,
-        updated_at=past.updated_at or created_at,
-        updated_by_id=actor_id,
-    )
-
-
-def _require_order(past: Past, now: datetime) -> None:
-    """Raise InvalidInput unless an entry was created, then updated, then imported."""
-    created_at = past.created_at or now
-    updated_at = past.updated_at or created_at
-    for name, time in (("createdAt", created_at), ("updatedAt", updated_at)):
-        if time > now:
-            raise InvalidInput(
-                f"{name} is {format_datetime(time)}, which is in the future: "
-                f"it is {format_datetime(now)}.",
-                path=(name,),
-            )
-    if updated_at < created_at:
-        raise InvalidInput(
-            f"updatedAt is {format_datetime(updated_at)}, which is before createdAt, "
-            f"{format_datetime(created_at)}.",
-            path=("updatedAt",),
-        )
-
-
-def _retried(state: State, command: CreateActivity, created: Activity, viewer: Viewer) -> Outcome:
-    """Return the outcome of a creation under an id in use. Raise IdTaken unless it is a retry.
-
-    An importer may have made an entry that the viewer does not see by now.
-    """
-    existing = state.activities.get(created.key)
-    original = state.versions.get((created.key, 1))
-    if (
-        existing
-        and original
-        and policy.can_see(viewer, existing)
-        and command.past.created_at in (None, existing.created_at)
-        and _is_same_creation(existing, original, created)
-    ):
-        return Outcome(state.tickets[existing.ticket_id], existing, None)
-    raise IdTaken("The id is in use with other content.", path=("id",))
-
-
-def _is_same_creation(existing: Activity, original: Content, created: Activity) -> bool:
-    """Return whether a creation is a retry. What a redacted entry held is not known any more."""
-    return (
-        existing.redacted_version is None
-        and _fixed_part(existing) == _fixed_part(created)
-        and _holds_same(original, created)
-    )
-
-
-def _fixed_part(activity: Activity) -> tuple[object, ...]:
-    """Return the fields that no update changes."""
-    return activity.ticket_id, activity.activity_type, activity.actor_id, activity.document_id
-
-
-def _require_merge_target(state: State, activity: Activity) -> None:
-    if activity.activity_type is not ActivityType.MERGED_INTO:
+def _require_same_merge(before: Activity, after: Activity) -> None:
+    """Raise InvalidInput where a merge entry would name another ticket, or none any more."""
+    if before.activity_type not in MERGE_TYPES:
         return
-    target = merge_target(activity.metadata)
-    if target is None or target not in state.tickets or target == activity.ticket_id:
+    if merge_target(after.metadata) != (target := merge_target(before.metadata)):
         raise InvalidInput(
-            "The metadata of a merged_into entry must name another ticket as ticketId.",
+            f"The metadata of a {before.activity_type} entry must go on naming {target} as "
+            "ticketId.",
             path=("metadata",),
         )
-
-
-def _added(
-    state: State, ticket: Ticket, activity: Activity, viewer: Viewer, now: datetime
-) -> Outcome:
-    is_own = activity.actor_id == viewer.actor_id
-    change = Change(
-        ChangeType.ADDED,
-        _ticket_after(state, ticket, activity, now),
-        activity,
-        was_private=None,
-        recorded_at=None if activity.updated_at == now else now,
-        recorded_by_id=None if is_own else viewer.actor_id,
-    )
-    return _outcome(change)
-
-
-def _ticket_after(state: State, ticket: Ticket, activity: Activity, now: datetime) -> Ticket:
-    """Return the ticket after a change; `activity` is the entry after it."""
-    seq = ticket.last_seq + 1
-    ticket = replace(ticket, last_seq=seq, last_changed_at=now)
-    if activity.activity_type is not ActivityType.MERGED_INTO:
-        return ticket
-    standing = state.merges_after(activity, seq).values()
-    newest = max(standing, key=attrgetter("seq"), default=None)
-    return replace(ticket, merged_into_id=newest.target_id if newest else None)
-
-
-def _outcome(change: Change) -> Outcome:
-    return Outcome(change.ticket, change.activity, change)

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Final
 from uuid import UUID
 
-from app.activity.decide import Outcome
+from app.activity.outcomes import Outcome
 from app.activity.values import canonical_json
 from app.auth import Viewer
 from app.errors import InvalidInput, UserError

@@ -90,12 +90,23 @@ class Listing:
     """The list that pages are cut from: the entries of a ticket that pass a filter, in an order.
 
     `at_seq` is the `seq` of the ticket's newest change, which names the state that is listed.
+    `merged` are the tickets whose entries are listed too, each with its `seq`.
     """
 
     ticket_id: UUID
     at_seq: int
     wanted: Filter
     order: Order
+    merged: tuple[tuple[UUID, int], ...] = ()
+
+    @property
+    def ticket_ids(self) -> list[UUID]:
+        return [self.ticket_id, *(ticket_id for ticket_id, _ in self.merged)]
+
+    @property
+    def state(self) -> tuple[tuple[UUID, int], ...]:
+        """What names the state that is listed, for caches."""
+        return ((self.ticket_id, self.at_seq), *self.merged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,11 @@ def require_name_actors(viewer: Viewer) -> None:
         raise Forbidden(f"{reason}: the token lacks the scope {Scope.MODERATE}.", reasons=[reason])
 
 
+def require_merge(viewer: Viewer) -> None:
+    if Scope.MODERATE not in viewer.scopes:
+        raise _missing(Scope.MODERATE)
+
+
 def require_create_ticket(viewer: Viewer) -> None:
     require_create(viewer, ActivityType.COMMENT)
 

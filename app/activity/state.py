@@ -89,16 +89,8 @@ class Activity:
         return self.ticket_id, self.id
 
 
-@dataclass(frozen=True, slots=True)
-class Merge:
-    """A merged_into entry that stands. `seq` is that of the change which created it."""
-
-    seq: int
-    target_id: UUID
-
-
 def merge_target(metadata: JSONObject) -> UUID | None:
-    """Return the ticket that the metadata of a merged_into entry names, if it names one."""
+    """Return the ticket that the metadata of a merge entry names, if it names one."""
     try:
         return parse_uuid(metadata.get("ticketId"))
     except InvalidInput:
@@ -203,24 +195,12 @@ class State:
     `ids_in_use` are those of the ids named for creation that a ticket or an entry already has.
     `versions` are earlier versions that a command may need: a creation under an id in use is
     compared with the first one, a restoration brings one back.
-    `merges` are the merged_into entries that stand, by ticket and id, for the tickets where a
-    command may change them.
     """
 
     tickets: dict[UUID, Ticket]
     activities: dict[Key, Activity]
     versions: dict[VersionKey, Content]
     ids_in_use: set[UUID]
-    merges: dict[UUID, dict[UUID, Merge]]
-
-    def merges_after(self, activity: Activity, seq: int) -> dict[UUID, Merge]:
-        """Return the merges of the ticket after its change `seq`, which left `activity` so."""
-        standing = dict(self.merges.get(activity.ticket_id, {}))
-        before = standing.pop(activity.id, None)
-        target_id = merge_target(activity.metadata)
-        if target_id and not activity.deleted_at:
-            standing[activity.id] = Merge(before.seq if before else seq, target_id)
-        return standing
 
     def apply(self, change: Change) -> None:
         """Apply a change, so that the next commands of the batch are decided on it.
@@ -236,7 +216,5 @@ class State:
         self.versions[activity.key, activity.version] = Content(
             activity.message, activity.metadata, activity.is_private
         )
-        if activity.activity_type is ActivityType.MERGED_INTO:
-            self.merges[activity.ticket_id] = self.merges_after(activity, change.seq)
         self.tickets[change.ticket.id] = change.ticket
         self.activities[activity.key] = activity

@@ -14,8 +14,8 @@ from starlette.requests import HTTPConnection
 from strawberry.dataloader import DataLoader
 
 from app.activity.commands import Command
-from app.activity.decide import Outcome
 from app.activity.idempotency import Answer, KeyedRequest, Step
+from app.activity.outcomes import Outcome
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.auth import Viewer
 from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError, UserError
@@ -133,7 +133,7 @@ class MutationContext(Context):
             await self._begin_payload(is_committed=False)
             raise
         await self._begin_payload(is_committed=True)
-        self._written[outcome.ticket.id] = outcome.ticket
+        self._note_written([outcome])
         return outcome
 
     async def submit_all(
@@ -148,9 +148,14 @@ class MutationContext(Context):
             raise
         outcomes = [one for one in found if isinstance(one, Outcome)]
         await self._begin_payload(is_committed=bool(outcomes))
-        # The last outcome of a ticket is the newest.
-        self._written.update({outcome.ticket.id: outcome.ticket for outcome in outcomes})
+        self._note_written(outcomes)
         return found
+
+    def _note_written(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep the tickets as they were written. The last outcome of a ticket is the newest."""
+        for outcome in outcomes:
+            self._written[outcome.ticket.id] = outcome.ticket
+            self._written.update({change.ticket.id: change.ticket for change in outcome.changes})
 
     async def close(self) -> None:
         await self._own.close()

@@ -28,6 +28,7 @@ class UserErrorCode(Enum):
     VERSION_CONFLICT = "VERSION_CONFLICT"
     INVALID_INPUT = "INVALID_INPUT"
     ID_TAKEN = "ID_TAKEN"
+    TICKET_MERGED = "TICKET_MERGED"
 
 
 def _describe(
@@ -102,6 +103,9 @@ _describe(
         ),
         UserErrorCode.INVALID_INPUT: "An argument breaks a rule that the message and path name.",
         UserErrorCode.ID_TAKEN: "The id is in use with other content.",
+        UserErrorCode.TICKET_MERGED: (
+            "The ticket was merged into another one, which the message names."
+        ),
     },
 )
 _describe(

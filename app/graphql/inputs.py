@@ -13,6 +13,7 @@ from app.activity.commands import (
     CreateActivity,
     CreateTicket,
     DeleteActivity,
+    MergeTickets,
     Past,
     RedactActivity,
     RestoreActivity,
@@ -48,6 +49,10 @@ _CREATED_AT = (
 _UPDATED_AT = (
     "When it last changed before it is imported: not before `createdAt`, not in the future. Left "
     "out: `createdAt`. Null is `INVALID_INPUT`."
+)
+_ALLOW_MERGED = (
+    "Whether to write also if the ticket was merged into another one; otherwise that is "
+    "`TICKET_MERGED`."
 )
 _ACTOR = "Its author, for importers. Left out: the viewer. Null: no actor made it."
 
@@ -89,21 +94,16 @@ class CreateTicketActivityInput:
     id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description=_CLIENT_ID)
     activity_type: ActivityType = strawberry.field(
         description=(
-            "What kind of entry it is. `TICKET_CREATED` is written by `createTicket` alone; "
-            "`FIELD_CHANGE`, `MERGED_INTO` and `MERGED_FROM` need the scope `activity:moderate`. "
-            "A `MERGED_INTO` entry names the other ticket as `metadata.ticketId`, and the newest "
-            "one that stands decides this ticket's `mergedInto`."
+            "What kind of entry it is. `TICKET_CREATED` is written by `createTicket` alone, "
+            "`MERGED_INTO` and `MERGED_FROM` by `mergeTickets`; `FIELD_CHANGE` needs the scope "
+            "`activity:moderate`."
         )
     )
     message: str | None = strawberry.field(default=None, description=_MESSAGE)
     metadata: JSONObject = strawberry.field(default_factory=_empty_object, description=_METADATA)
     is_private: bool = strawberry.field(
         default=False,
-        description=(
-            "Whether only its author and holders of `activity:private` see it. True is "
-            "`INVALID_INPUT` for an entry that states a fact of the ticket: `TICKET_CREATED`, "
-            "`MERGED_INTO`, `MERGED_FROM`."
-        ),
+        description=("Whether only its author and holders of `activity:private` see it."),
     )
     document_id: UUID | None = strawberry.field(
         default=None,
@@ -117,6 +117,8 @@ class CreateTicketActivityInput:
     )
     actor_id: UUID | None = strawberry.field(default=strawberry.UNSET, description=_ACTOR)
 
+    allow_merged: bool = strawberry.field(default=False, description=_ALLOW_MERGED)
+
     def command(self, now: datetime) -> CreateActivity:
         return CreateActivity(
             ticket_id=parse_uuid(self.ticket_id, "ticketId"),
@@ -127,6 +129,7 @@ class CreateTicketActivityInput:
             is_private=self.is_private,
             document_id=self.document_id,
             past=_past(self),
+            allows_merged=self.allow_merged,
         )
 
 
@@ -144,8 +147,8 @@ class UpdateTicketActivityInput:
         default=strawberry.UNSET,
         description=(
             f"Replaces the whole object; {METADATA_LIMIT}. Left out: "
-            "kept. Null is `INVALID_INPUT`; `{}` empties it. That of a `MERGED_INTO` entry must "
-            "go on naming another ticket as `ticketId`."
+            "kept. Null is `INVALID_INPUT`; `{}` empties it. That of a `MERGED_INTO` or "
+            "`MERGED_FROM` entry must go on naming the same ticket as `ticketId`."
         ),
     )
     metadata_patch: JSONObject | None = strawberry.field(
@@ -171,6 +174,8 @@ class UpdateTicketActivityInput:
         ),
     )
 
+    allow_merged: bool = strawberry.field(default=False, description=_ALLOW_MERGED)
+
     def command(self, now: datetime) -> UpdateActivity:  # noqa: ARG002
         return UpdateActivity(
             ticket_id=parse_uuid(self.ticket_id, "ticketId"),
@@ -180,6 +185,7 @@ class UpdateTicketActivityInput:
             metadata_patch=absent(self.metadata_patch),
             is_private=absent(self.is_private),
             expected_versions=_expected_versions(self.expected_version),
+            allows_merged=self.allow_merged,
         )
 
 
@@ -246,11 +252,14 @@ class DeleteTicketActivityInput:
         ),
     )
 
+    allow_merged: bool = strawberry.field(default=False, description=_ALLOW_MERGED)
+
     def command(self, now: datetime) -> DeleteActivity:  # noqa: ARG002
         return DeleteActivity(
             ticket_id=parse_uuid(self.ticket_id, "ticketId"),
             activity_id=parse_uuid(self.activity_id, "activityId"),
             expected_versions=_expected_versions(self.expected_version),
+            allows_merged=self.allow_merged,
         )
 
 
@@ -296,12 +305,36 @@ class RestoreTicketActivityInput:
         ),
     )
 
+    allow_merged: bool = strawberry.field(default=False, description=_ALLOW_MERGED)
+
     def command(self, now: datetime) -> RestoreActivity:  # noqa: ARG002
         return RestoreActivity(
             ticket_id=parse_uuid(self.ticket_id, "ticketId"),
             activity_id=parse_uuid(self.activity_id, "activityId"),
             to_version=self.to_version,
             expected_versions=_expected_versions(self.expected_version),
+            allows_merged=self.allow_merged,
+        )
+
+
+@strawberry.input(description="What `mergeTickets` takes.")
+class MergeTicketsInput:
+    source_id: strawberry.ID = strawberry.field(
+        description="The ticket that is merged; not yet merged into any."
+    )
+    target_id: strawberry.ID = strawberry.field(
+        description=(
+            "The ticket it is merged into, another one. If that was merged itself, it is "
+            "`TICKET_MERGED`: name the one where it went."
+        )
+    )
+
+    def command(self, now: datetime) -> MergeTickets:
+        return MergeTickets(
+            source_id=parse_uuid(self.source_id, "sourceId"),
+            target_id=parse_uuid(self.target_id, "targetId"),
+            merged_into_id=generate_uuid7(now),
+            merged_from_id=generate_uuid7(now),
         )
 
 

@@ -9,18 +9,20 @@ import strawberry
 
 from app.activity.actors import MAX_ACTORS
 from app.activity.commands import Command
-from app.activity.decide import Outcome
+from app.activity.outcomes import Outcome
+from app.activity.state import merge_target
 from app.auth import Viewer
 from app.errors import InvalidInput, VersionConflict
 from app.errors import UserError as ServiceUserError
 from app.graphql.actors import Actor
-from app.graphql.context import MutationInfo
+from app.graphql.context import MutationContext, MutationInfo
 from app.graphql.inputs import (
     MAX_ITEMS,
     CreateTicketActivitiesInput,
     CreateTicketActivityInput,
     CreateTicketInput,
     DeleteTicketActivityInput,
+    MergeTicketsInput,
     RedactTicketActivityInput,
     RestoreTicketActivityInput,
     UpdateTicketActivitiesInput,
@@ -32,6 +34,7 @@ from app.graphql.payloads import (
     CreateTicketActivityPayload,
     CreateTicketPayload,
     DeleteTicketActivityPayload,
+    MergeTicketsPayload,
     RedactTicketActivityPayload,
     RestoreTicketActivityPayload,
     UpdateTicketActivitiesPayload,
@@ -229,6 +232,49 @@ class Mutation:
         return RestoreTicketActivityPayload(
             ticket_activity=result.activity, user_errors=result.errors
         )
+
+    @strawberry.field(
+        description=(
+            "Merge a ticket into another one: a `MERGED_INTO` entry on it and a `MERGED_FROM` "
+            "entry on the other, both or neither. Its entries stay where they are; "
+            "`Ticket.activities(includeMerged: true)` of the other lists them too. It takes writes "
+            "only where they set `allowMerged`, until its `MERGED_INTO` entry is deleted, which "
+            "undoes the merge. Needs the scope `activity:moderate`."
+        )
+    )
+    async def merge_tickets(
+        self,
+        info: MutationInfo,
+        input: Annotated[
+            MergeTicketsInput, strawberry.argument(description="Which ticket, into which one.")
+        ],
+    ) -> MergeTicketsPayload:
+        context = info.context
+        try:
+            outcome = await context.submit(input.command(context.timeline.clock()))
+        except ServiceUserError as error:
+            return MergeTicketsPayload(
+                source=None,
+                target=None,
+                merged_into=None,
+                merged_from=None,
+                user_errors=[UserError.of(error)],
+            )
+        return await _merged(context, outcome)
+
+
+async def _merged(context: MutationContext, outcome: Outcome) -> MergeTicketsPayload:
+    """Return what a merge answers; where it repeats one, without the entry on the target."""
+    target_id = merge_target(outcome.activity.metadata)
+    target = await context.load_ticket(target_id) if target_id else None
+    second = outcome.changes[1].activity if outcome.changes else None
+    return MergeTicketsPayload(
+        source=Ticket.of(outcome.ticket),
+        target=Ticket.of(target),
+        merged_into=TicketActivity.of(outcome.activity, context.viewer),
+        merged_from=TicketActivity.of(second, context.viewer),
+        user_errors=[],
+    )
 
 
 class _Input(Protocol):

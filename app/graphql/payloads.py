@@ -146,3 +146,23 @@ class UpsertActorsPayload:
         description="The actors after it, in the order given; null if the mutation failed."
     )
     user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)
+
+
+@strawberry.type(description="What `mergeTickets` answers.")
+class MergeTicketsPayload:
+    source: Ticket | None = strawberry.field(
+        description="The ticket that was merged; null if the mutation failed."
+    )
+    target: Ticket | None = strawberry.field(
+        description="The ticket it was merged into; null if the mutation failed."
+    )
+    merged_into: TicketActivity | None = strawberry.field(
+        description="The new `MERGED_INTO` entry of the source; null if the mutation failed."
+    )
+    merged_from: TicketActivity | None = strawberry.field(
+        description=(
+            "The new `MERGED_FROM` entry of the target; null if the mutation failed, and where a "
+            "repeat under an idempotency key is answered anew."
+        )
+    )
+    user_errors: list[UserError] = strawberry.field(description=_USER_ERRORS)

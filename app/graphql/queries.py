@@ -12,7 +12,8 @@ from app.graphql.changes import TicketActivityChangeConnection, load_change_conn
 from app.graphql.context import Info
 from app.graphql.error_codes import ERRORS_DESCRIPTION
 from app.graphql.scalars import TicketID
-from app.graphql.types import Node, Ticket, TicketActivity, Viewer
+from app.graphql.types import Node, Ticket, TicketActivity
+from app.graphql.viewer import Viewer
 from app.graphql_server.complexity import ListSizes
 
 MAX_NODES = 100

@@ -26,7 +26,7 @@ from app.activity.page_arguments import parse_window
 from app.auth import Viewer as AuthViewer
 from app.graphql.actors import Actor, load_actor
 from app.graphql.context import Info
-from app.graphql.enums import ActivityType, CannotUpdateReason, Scope
+from app.graphql.enums import ActivityType, CannotUpdateReason
 from app.graphql.filters import TicketActivityFilter, TicketActivityOrder
 from app.graphql.limit_descriptions import MESSAGE_LIMIT, METADATA_LIMIT
 from app.graphql.page_info import PageInfo, constant
@@ -36,6 +36,7 @@ from app.graphql.revisions import (
     load_revision_connection,
 )
 from app.graphql.scalars import JSONObject
+from app.timeline import MAX_MERGED
 
 EdgeOrder: TypeAlias = Annotated[
     TicketActivityOrder | None,
@@ -53,28 +54,6 @@ class Node:
     id: strawberry.ID = strawberry.field(
         description="The UUID of the object, unique over all types. It never changes."
     )
-
-
-@strawberry.type(description="The actor and the token of the request.")
-class Viewer:
-    id: strawberry.ID = strawberry.field(
-        description=(
-            "Names the token for good, for caches: two tokens of one actor are two viewers. `node` "
-            "does not find it."
-        )
-    )
-    actor_id: UUID = strawberry.field(description="The actor who is recorded with every change.")
-    name: str = strawberry.field(description="The name the token was given when it was issued.")
-    scopes: list[Scope] = strawberry.field(description="The scopes of the token.")
-
-    @classmethod
-    def of(cls, viewer: AuthViewer) -> "Viewer":
-        return cls(
-            id=strawberry.ID(viewer.token_id),
-            actor_id=viewer.actor_id,
-            name=viewer.name,
-            scopes=sorted(viewer.scopes),
-        )
 
 
 @strawberry.type(
@@ -98,8 +77,8 @@ class Ticket(Node):
 
     @strawberry.field(
         description=(
-            "The ticket this one was merged into, as the newest `MERGED_INTO` entry that stands "
-            "names it in `metadata.ticketId`; null where there is none."
+            "The ticket this one was merged into by `mergeTickets`; null where it was not. The "
+            "`MERGED_INTO` entry says when and by whom, and deleting that entry undoes the merge."
         )
     )
     async def merged_into(
@@ -117,6 +96,7 @@ class Ticket(Node):
     )
     def activities(
         self,
+        info: Info,
         first: Annotated[int | None, strawberry.argument(description=_FIRST)] = None,
         after: Annotated[
             str | None, strawberry.argument(description="List what comes after this cursor.")
@@ -140,13 +120,26 @@ class Ticket(Node):
                 description="In which order. Null or left out: as created, the oldest first."
             ),
         ] = None,
+        include_merged: Annotated[
+            bool,
+            strawberry.argument(
+                description=(
+                    "List the entries of all tickets merged into this one too, also by way of "
+                    f"others, as one timeline; of at most {MAX_MERGED} tickets. The feed of "
+                    "changes stays that of each ticket."
+                )
+            ),
+        ] = False,
     ) -> Annotated["TicketActivityConnection", strawberry.lazy("app.graphql.types")]:
         order = order_by.to_domain() if order_by else Order()
         wanted = filter.to_domain() if filter else EVERYTHING
-        return TicketActivityConnection(
+        connection = TicketActivityConnection(
             listing=Listing(UUID(self.id), self.last_seq, wanted, order),
             window=parse_window(order, first, after, last, before),
         )
+        if not include_merged:
+            return connection
+        return _with_merged(info, connection)  # type: ignore[return-value] # the executor awaits it
 
     @classmethod
     def of(cls, ticket: state.Ticket | None) -> "Ticket | None":
@@ -158,6 +151,16 @@ class Ticket(Node):
             last_seq=ticket.last_seq,
             merged_into_id=ticket.merged_into_id,
         )
+
+
+async def _with_merged(
+    info: Info, connection: "TicketActivityConnection"
+) -> "TicketActivityConnection":
+    listing = connection.listing
+    merged = await info.context.view.load_merged(listing.ticket_id)
+    return TicketActivityConnection(
+        listing=replace(listing, merged=merged), window=connection.window
+    )
 
 
 async def load_ticket(info: Info, id_: UUID) -> Ticket:

@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import bindparam, literal_column, update
+from sqlalchemy import bindparam, update
 from sqlmodel import Session, select
 
-from app.activity.commands import Command, CreateActivity, RestoreActivity, UpdateActivity
+from app.activity.commands import Command, RestoreActivity, UpdateActivity
 from app.activity.state import (
     Activity,
-    ActivityType,
     Change,
     Content,
     Key,
-    Merge,
     State,
     Ticket,
     VersionKey,
-    merge_target,
 )
 from app.store import rows
 from app.store.bulk import insert_rows, update_rows
@@ -35,8 +32,6 @@ _SELECT_TICKETS = (
     .order_by(rows.TICKET.c.id)
     .with_for_update(key_share=True)
 )
-# Without a lock: it is only asked whether they exist, and tickets are never deleted.
-_SELECT_TARGETS = select(*rows.TICKET_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
 _SELECT_IDS_IN_USE = select(rows.NODE.c.id).where(is_among(rows.NODE.c.id, "ids"))
 _SELECT_ACTIVITIES = select(*rows.ACTIVITY_COLUMNS).where(
     are_among(rows.ACTIVITY.c.ticket_id, rows.ACTIVITY.c.id, "keys")
@@ -49,36 +44,6 @@ _SELECT_VERSIONS = select(
 ).where(
     are_among(rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id, "keys"),
     is_among(rows.CHANGE.c.version, "versions"),
-)
-# All columns of this alias are in the index `ix_ticket_activity_merge`. With any other column,
-# SQLite's planner prefers the primary key and reads the whole timeline.
-_MERGE = rows.ACTIVITY.alias("merge")
-_SELECT_MERGES = (
-    select(
-        _MERGE.c.ticket_id,
-        _MERGE.c.id,
-        rows.CHANGE.c.seq,
-        rows.ACTIVITY.c.metadata["ticketId"].as_string(),
-    )
-    .join_from(
-        _MERGE,
-        rows.ACTIVITY,
-        (rows.ACTIVITY.c.ticket_id == _MERGE.c.ticket_id) & (rows.ACTIVITY.c.id == _MERGE.c.id),
-    )
-    .join(
-        rows.CHANGE,
-        (rows.CHANGE.c.ticket_id == _MERGE.c.ticket_id)
-        & (rows.CHANGE.c.activity_id == _MERGE.c.id),
-    )
-    .where(
-        is_among(_MERGE.c.ticket_id, "ids"),
-        # A literal, as in the condition of the partial index: with a parameter it is not used.
-        _MERGE.c.activity_type == literal_column("'merged_into'"),
-        _MERGE.c.deleted_at.is_(None),
-        # Earlier releases let such entries be private.
-        _MERGE.c.is_private.is_(False),
-        rows.CHANGE.c.version == 1,
-    )
 )
 _ERASE_VERSIONS = (
     update(rows.CHANGE)
@@ -100,51 +65,12 @@ def load_state(session: Session, commands: Sequence[Command]) -> State:
     found = session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)})
     activities = [Activity(*row) for row in found]
     in_use = _load_ids_in_use(session, new_ids)
-    state = State(
+    return State(
         tickets={row.id: Ticket(*row) for row in tickets},
         activities={activity.key: activity for activity in activities},
         versions=_load_versions(session, activities, in_use, commands),
         ids_in_use=in_use,
-        merges={},
     )
-    if merged_ids := _merged_ids(commands, activities):
-        _load_merges(session, state, merged_ids, commands)
-    return state
-
-
-def _merged_ids(commands: Sequence[Command], activities: Sequence[Activity]) -> set[UUID]:
-    """Return the tickets whose merges a command may change. There are seldom any."""
-    merged_into = ActivityType.MERGED_INTO
-    return {a.ticket_id for a in activities if a.activity_type is merged_into} | {
-        command.ticket_id
-        for command in commands
-        if isinstance(command, CreateActivity) and command.activity_type is merged_into
-    }
-
-
-def _load_merges(
-    session: Session, state: State, ticket_ids: set[UUID], commands: Sequence[Command]
-) -> None:
-    """Add the current merges of these tickets, and all tickets that these may be merged into."""
-    found = [
-        (ticket_id, id_, Merge(seq, target_id))
-        for ticket_id, id_, seq, target in session.exec(
-            _SELECT_MERGES, params={"ids": list(ticket_ids)}
-        )
-        if (target_id := merge_target({"ticketId": target}))
-    ]
-    target_ids = {merge.target_id for _, _, merge in found}
-    target_ids |= {
-        command.merge_target
-        for command in commands
-        if isinstance(command, UpdateActivity) and command.merge_target
-    }
-    missing = list(target_ids - state.tickets.keys())
-    tickets = session.exec(_SELECT_TARGETS, params={"ids": missing})
-    state.tickets.update({row.id: Ticket(*row) for row in tickets})
-    for ticket_id, id_, merge in found:
-        if merge.target_id in state.tickets:
-            state.merges.setdefault(ticket_id, {})[id_] = merge
 
 
 def _load_ids_in_use(session: Session, new_ids: set[UUID]) -> set[UUID]:

@@ -14,8 +14,8 @@ from sqlalchemy import bindparam, delete, func, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
-from app.activity.decide import Outcome
 from app.activity.idempotency import REPEATABLE, Answer, KeyedRequest, Step
+from app.activity.outcomes import Outcome
 from app.activity.state import Activity, ChangeType, Ticket
 from app.errors import IdempotencyKeyReused, UserError, VersionConflict, user_error
 from app.store import rows
@@ -125,8 +125,8 @@ class Keys:
 
     def _known(self, row: _Row, place: tuple[str, str, int]) -> _Verdict | None:
         if decided := self._decided.get(place):
-            # The change belongs to the job that made it, in the same unit of work.
-            return replace(decided, change=None) if isinstance(decided, Outcome) else decided
+            # The changes belong to the job that made them, in the same unit of work.
+            return replace(decided, changes=()) if isinstance(decided, Outcome) else decided
         record = row.verdicts.get(str(place[2]))
         return _verdict(self.session, record) if record else None
 
@@ -239,7 +239,7 @@ def _verdict(session: Session, record: dict[str, Any]) -> _Verdict:
         ticket = session.exec(
             select(*rows.TICKET_COLUMNS).where(col(rows.TICKET.c.id) == activity.ticket_id)
         ).one()
-        return Outcome(Ticket(*ticket), activity, None)
+        return Outcome(Ticket(*ticket), activity)
     current = record["current"]
     return user_error(
         record["code"],

@@ -34,7 +34,7 @@ from app.activity.listing import (
     Window,
 )
 from app.activity.policy import sees_all_private
-from app.activity.state import ABSENT, Activity, ChangeType, Redaction, Revision, Ticket
+from app.activity.state import ABSENT, Activity, ChangeType, Key, Redaction, Revision, Ticket
 from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
 from app.store import rows
@@ -125,6 +125,26 @@ _REDACTIONS = (
 )
 
 
+_KEYED = select(*rows.ACTIVITY_COLUMNS).where(are_among(_COLUMNS.ticket_id, _COLUMNS.id, "keys"))
+
+
+def _merged() -> Any:
+    """Return the statement that follows merges. UNION ends it where there is a circle."""
+    into = rows.TICKET.c.merged_into_id
+    columns = (rows.TICKET.c.id, rows.TICKET.c.last_seq)
+    first = select(*columns).where(into == bindparam("ticket_id")).cte("merged", recursive=True)
+    merged = first.union(select(*columns).join(first, into == first.c.id))
+    return (
+        select(merged.c.id, merged.c.last_seq)
+        .where(merged.c.id != bindparam("ticket_id"))
+        .order_by(merged.c.id)
+        .limit(bindparam("size"))
+    )
+
+
+_MERGED = _merged()
+
+
 def load_tickets(session: Session, ids: Sequence[UUID]) -> dict[UUID, Ticket]:
     """Return the tickets that exist."""
     return {row[0]: Ticket(*row) for row in session.exec(_TICKETS, params={"ids": ids})}
@@ -193,19 +213,64 @@ def has_tickets(session: Session) -> bool:
     return session.exec(select(rows.TICKET.c.id).limit(1)).first() is not None
 
 
+def load_merged(session: Session, ticket_id: UUID, *, size: int) -> list[tuple[UUID, int]]:
+    """Return the tickets merged into one, also by way of others, each with its newest `seq`.
+
+    There are at most `size`, in the order of their ids.
+    """
+    found = session.exec(_MERGED, params={"ticket_id": ticket_id, "size": size})
+    return [(id_, seq) for id_, seq in found]
+
+
 def load_page(session: Session, viewer: Viewer, listing: Listing, window: Window) -> Page[Activity]:
     """Return one page of what the viewer sees."""
+    if listing.merged:
+        found = _load_keyed(session, _page_keys(session, viewer, listing, window))
+    else:
+        page = _page_of(rows.ACTIVITY_COLUMNS, viewer, listing, listing.ticket_id, window)
+        found = [Activity(*row) for row in session.exec(page)]
+    items = found[: window.size]
+    return Page(items[::-1] if window.is_backward else items, len(found) > window.size)
+
+
+def _page_keys(session: Session, viewer: Viewer, listing: Listing, window: Window) -> list[Key]:
+    """Return which entries are on a page of several timelines, and the one after it.
+
+    Each timeline is read along its index. Only the keys are, since most entries are dropped again.
+    """
+    columns = (*_keys(listing.order), _COLUMNS.ticket_id)
+    found = [
+        tuple(row)
+        for ticket_id in listing.ticket_ids
+        for row in session.exec(_page_of(columns, viewer, listing, ticket_id, window))
+    ]
+    found.sort(reverse=_is_ascending(listing.order) is window.is_backward)
+    return [(ticket_id, id_) for _, id_, ticket_id in found[: window.size + 1]]
+
+
+def _load_keyed(session: Session, keys: Sequence[Key]) -> list[Activity]:
+    """Return entries in the order of their keys."""
+    loaded = [Activity(*row) for row in session.exec(_KEYED, params={"keys": keys})]
+    by_key = {activity.key: activity for activity in loaded}
+    return [by_key[key] for key in keys]
+
+
+def _page_of(
+    columns: Sequence[ColumnElement[Any]],
+    viewer: Viewer,
+    listing: Listing,
+    ticket_id: UUID,
+    window: Window,
+) -> Any:
+    """Return the statement of a page of one timeline, and of the entry after it."""
     is_ascending = _is_ascending(listing.order) is not window.is_backward
-    statement = (
-        select(*rows.ACTIVITY_COLUMNS)
-        .where(*_listed(viewer, listing.ticket_id, listing.wanted, listing.order.field))
+    return (
+        select(*columns)
+        .where(*_listed(viewer, ticket_id, listing.wanted, listing.order.field))
         .where(*_between(listing.order, window.after, window.before))
         .order_by(*(key.asc() if is_ascending else key.desc() for key in _keys(listing.order)))
         .limit(window.size + 1)
     )
-    found = [Activity(*row) for row in session.exec(statement)]
-    items = found[: window.size]
-    return Page(items[::-1] if window.is_backward else items, len(found) > window.size)
 
 
 def has_any(
@@ -214,21 +279,25 @@ def has_any(
     """Return whether anything is listed on one side of a position, or at it."""
     keys, end = tuple_(*_keys(listing.order)), (of.at, of.id)
     is_low = (side is Side.BEFORE) is _is_ascending(listing.order)
-    statement = (
+    statements = (
         select(_COLUMNS.id)
-        .where(*_listed(viewer, listing.ticket_id, listing.wanted, listing.order.field))
+        .where(*_listed(viewer, ticket_id, listing.wanted, listing.order.field))
         .where(keys <= end if is_low else keys >= end)
         .limit(1)
+        for ticket_id in listing.ticket_ids
     )
-    return session.exec(statement).first() is not None
+    return any(session.exec(statement).first() is not None for statement in statements)
 
 
-def count_activities(session: Session, viewer: Viewer, ticket_id: UUID, wanted: Filter) -> int:
-    """Count what the viewer sees of a timeline: without a filter from an index alone."""
-    statement = select(func.count()).where(
-        *_listed(viewer, ticket_id, wanted, OrderField.CREATED_AT)
+def count_activities(session: Session, viewer: Viewer, listing: Listing) -> int:
+    """Count what the viewer sees of a listing: without a filter from an index alone."""
+    statements = (
+        select(func.count()).where(
+            *_listed(viewer, ticket_id, listing.wanted, OrderField.CREATED_AT)
+        )
+        for ticket_id in listing.ticket_ids
     )
-    return session.exec(statement).one()
+    return sum(session.exec(statement).one() for statement in statements)
 
 
 def load_revisions(

@@ -17,8 +17,10 @@ from app.store.queries import load_last_seqs
 
 T = TypeVar("T")
 
+State = tuple[tuple[UUID, int], ...]
+
 _ENTRY_BYTES = 500
-"""Memory of a cached result without its texts, rounded up."""
+"""Memory of a cached result of one ticket without its texts, rounded up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,14 +36,14 @@ class TimelineCache:
     async def load(
         self,
         snapshot: Snapshot,
-        state: tuple[UUID, int],
+        state: State,
         question: Hashable,
         work: Callable[[Session], T],
         *,
         is_long: bool,
         size_of: Callable[[T], int],
     ) -> T:
-        """Return the cached result for a ticket at a `seq`, or load it.
+        """Return the cached result for tickets, each at a `seq`, or load it.
 
         `question` must hold everything else that the result depends on, the viewer included.
         """
@@ -52,14 +54,15 @@ class TimelineCache:
             result: T = kept[0]
             return result
         self.misses += 1
-        ticket_id, _ = state
+        ids = [ticket_id for ticket_id, _ in state]
 
-        def work_at(session: Session) -> tuple[int | None, T]:
-            return load_last_seqs(session, [ticket_id]).get(ticket_id), work(session)
+        def work_at(session: Session) -> tuple[State, T]:
+            seqs = load_last_seqs(session, ids)
+            return tuple((id_, seqs[id_]) for id_ in ids), work(session)
 
         # The snapshot can be newer than the ticket: a mutation returns the ticket as it wrote it.
-        seq, result = await snapshot.load(work_at, is_long=is_long)
-        self._keep(((ticket_id, seq), question), result, _ENTRY_BYTES + size_of(result))
+        found, result = await snapshot.load(work_at, is_long=is_long)
+        self._keep((found, question), result, _ENTRY_BYTES * len(ids) + size_of(result))
         return result
 
     def _keep(self, key: Hashable, result: object, size: int) -> None:

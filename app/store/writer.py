@@ -20,9 +20,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.activity.commands import Command
-from app.activity.decide import Outcome, decide
+from app.activity.decide import decide
 from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
+from app.activity.outcomes import Outcome
 from app.activity.state import Change, State
 from app.auth import Viewer
 from app.errors import Busy, WriteInDoubt
@@ -352,8 +353,8 @@ class Writer:
         """Decide a command on the state after those before it. An error is that of it alone."""
         try:
             outcome = decide(state, command, viewer, self.clock(), self.limits)
-            if outcome.change:
-                state.apply(outcome.change)
+            for change in outcome.changes:
+                state.apply(change)
         except Exception as error:
             return error
         return outcome
@@ -387,7 +388,7 @@ def _settle(jobs: Sequence[_Job | _Chore], verdict: Exception) -> None:
 
 def _changes(verdicts: Iterable[Verdict]) -> list[Change]:
     return [
-        verdict.change for verdict in verdicts if isinstance(verdict, Outcome) and verdict.change
+        change for verdict in verdicts if isinstance(verdict, Outcome) for change in verdict.changes
     ]
 
 

@@ -60,6 +60,18 @@ mutation Create($input: CreateTicketInput!) {{
 }}
 {ACTIVITY_FIELDS}"""
 
+MERGE = f"""
+mutation Merge($input: MergeTicketsInput!) {{
+  mergeTickets(input: $input) {{
+    source {{ id mergedInto {{ id }} }}
+    target {{ id mergedInto {{ id }} activities {{ totalCount }} }}
+    mergedInto {{ ...activityFields }}
+    mergedFrom {{ ...activityFields }}
+    userErrors {{ code message path reasons }}
+  }}
+}}
+{ACTIVITY_FIELDS}"""
+
 ACTIVITY = f"""
 query Activity($ticketId: ID!, $activityId: ID!) {{
   ticketActivity(ticketId: $ticketId, activityId: $activityId) {{ ...activityFields }}

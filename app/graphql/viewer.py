@@ -1,0 +1,30 @@
+"""Who sends a request."""
+
+from uuid import UUID
+
+import strawberry
+
+from app.auth import Viewer as AuthViewer
+from app.graphql.enums import Scope
+
+
+@strawberry.type(description="The actor and the token of the request.")
+class Viewer:
+    id: strawberry.ID = strawberry.field(
+        description=(
+            "Names the token for good, for caches: two tokens of one actor are two viewers. `node` "
+            "does not find it."
+        )
+    )
+    actor_id: UUID = strawberry.field(description="The actor who is recorded with every change.")
+    name: str = strawberry.field(description="The name the token was given when it was issued.")
+    scopes: list[Scope] = strawberry.field(description="The scopes of the token.")
+
+    @classmethod
+    def of(cls, viewer: AuthViewer) -> "Viewer":
+        return cls(
+            id=strawberry.ID(viewer.token_id),
+            actor_id=viewer.actor_id,
+            name=viewer.name,
+            scopes=sorted(viewer.scopes),
+        )
