@@ -46,6 +46,14 @@ query Revisions($ticketId: ID!, $activityId: ID!, $id: ID!) {
   node(id: $id) { ... on TicketActivity { revisions { totalCount } } }
 }
 """
+ACTORS = """
+query Actors($ticketId: ID!, $activityId: ID!, $id: ID!) {
+  ticketActivity(ticketId: $ticketId, activityId: $activityId) {
+    actor { id name } updatedBy { id name } revisions { nodes { changedBy { id name } } }
+  }
+  node(id: $id) { ... on TicketActivity { actor { id name } } }
+}
+"""
 DELETE = """
 mutation Delete($input: DeleteTicketActivityInput!) {
   deleteTicketActivity(input: $input) {
@@ -123,11 +131,28 @@ def requesting(method: str, body: Any = None, **headers: str) -> Path:
     return request
 
 
+async def put_with_a_key(client: Client, ticket_id: str, id_: str) -> httpx2.Response:
+    headers = {"Idempotency-Key": id_}
+    return await client.put(ticket_id, id_, {"message": "changed"}, **headers)
+
+
+async def update_twice_with_a_key(client: Client, ticket_id: str, id_: str) -> httpx2.Response:
+    """Return the answer to the repeat, which is kept."""
+    input_ = {"ticketId": ticket_id, "activityId": id_, "message": "changed"}
+    body = {"query": UPDATE, "variables": {"input": input_}}
+    headers = {"Idempotency-Key": f"twice-{id_}"}
+    await client.request("POST", "/graphql", json=body, headers=headers)
+    return await client.request("POST", "/graphql", json=body, headers=headers)
+
+
 PATHS: dict[str, Path] = {
     "ticketActivity": asking(ACTIVITY),
     "node": asking(NODE),
     "nodes": asking(NODES),
     "revisions": asking(REVISIONS),
+    "actors": asking(ACTORS),
+    "PUT with a key": put_with_a_key,
+    "update twice with a key": update_twice_with_a_key,
     "GET": requesting("GET"),
     "GET of a version": requesting("GET", **{"If-None-Match": '"2"'}),
     "GET of any version": requesting("GET", **{"If-None-Match": "*"}),
