@@ -107,7 +107,8 @@ def _write_all(text: bytearray) -> None:
 
 
 def _encode_json(event: Event) -> bytes:
-    return orjson.dumps(event, option=_OPTIONS)
+    # asyncpg's UUID is a class of its own, which orjson refuses.
+    return orjson.dumps(event, default=str, option=_OPTIONS)
 
 
 def _encode_text(event: Event) -> bytes:
