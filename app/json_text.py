@@ -72,6 +72,11 @@ def encode_json(value: object) -> bytes:
         return _encode_slowly(value)
 
 
+def encode_json_to_keep(value: object) -> bytes:
+    """Return the same JSON in memory of its size: orjson holds at least 4 KiB for each."""
+    return bytes(memoryview(encode_json(value)))
+
+
 def _encode_slowly(value: object) -> bytes:
     """Encode values that orjson refuses: integers beyond 64 bits, and WrittenFloat."""
     try:

@@ -58,7 +58,7 @@ from app.graphql_server.introspection import (
 )
 from app.graphql_server.list_variables import ListVariable, check_lists, list_variables
 from app.graphql_server.response_size import ResponseSize
-from app.json_text import encode_json
+from app.json_text import encode_json_to_keep
 
 # The rules of the specification, and the two that Strawberry always adds to them.
 _LANGUAGE_RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
@@ -100,7 +100,7 @@ def event_of(result: Result, id: str | None = None) -> Event:  # noqa: A002, its
     """Return a result as an event. It is encoded here if it has no errors."""
     if result.errors:
         return Event(None, result.data, result.errors, id)
-    return Event(encode_json({"data": result.data}), id=id)
+    return Event(encode_json_to_keep({"data": result.data}), id=id)
 
 
 class Executor:
@@ -209,14 +209,14 @@ class Executor:
         after the last event, and gets no event in part.
         """
         execution = self._begin(operation, variables, context, extensions)
-        source = create_source_event_stream(execution.core)
+        source = create_source_event_stream(execution.new_core())
         if isawaitable(source):
             source = await source
         if isinstance(source, ExecutionResult):
             _require_not_busy(source.errors or ())
             raise RequestErrors(source.errors or (), InvalidInput.code)
         inner = {name: (variables or {}).get(name) for name in operation.inner_variables}
-        key = operation.text, operation.name, encode_json(inner), audience
+        key = operation.text, operation.name, encode_json_to_keep(inner), audience
         return self._events(execution, key, source, around_event)
 
     async def _events(

@@ -43,6 +43,10 @@ class Execution:
             self._core = self._make_core(self)
         return self._core
 
+    def new_core(self) -> BoundedExecution:
+        """Return an executor of graphql-core that this execution does not keep."""
+        return self._make_core(self)
+
     def of_event(self, payload: object, size: ResponseSize) -> "Execution":
         """Return the execution of one event of a subscription."""
         event = Execution(self.plan, self.variables, self.context, size, self._make_core)
