@@ -23,10 +23,11 @@ from app.graphql.queries import LIST_SIZES
 from app.graphql.schema import schema
 from app.graphql_server.complexity import QueryLimits
 from app.graphql_server.documents import Documents, ManifestUnusable, read_manifest
-from app.graphql_server.endpoint import GraphQLEndpoint, Operations
+from app.graphql_server.endpoint import GraphQLEndpoint
 from app.graphql_server.errors import RequestErrors
 from app.graphql_server.execution import Executor
 from app.graphql_server.graphiql import graphiql_page, graphiql_routes
+from app.graphql_server.operations import Operations
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
 from app.health import Health, health_routes

@@ -4,35 +4,27 @@ Two responses differ from the specification and follow the public `graphql-http`
 it has 422, and 200 for request errors if the client accepts only application/json.
 """
 
-import asyncio
 from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
     Callable,
-    Coroutine,
     Hashable,
     Mapping,
-    Sequence,
 )
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 from graphql import OperationType
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import (
-    DeadlineExceeded,
     InternalError,
     InvalidInput,
     MethodNotAllowed,
     NotAcceptable,
     ServiceError,
 )
-from app.graphql_server.documents import Documents
 from app.graphql_server.errors import (
     FormattedError,
     RequestErrors,
@@ -41,8 +33,8 @@ from app.graphql_server.errors import (
     format_errors,
     is_fault,
 )
-from app.graphql_server.events import Event
-from app.graphql_server.execution import Executor, Operation, Result, event_of
+from app.graphql_server.execution import Result
+from app.graphql_server.operations import Operations, Parameters, read_parameters
 from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stream_head
 from app.graphql_server.streams import Guard, StreamLimits
 from app.http import (
@@ -65,151 +57,6 @@ _BAD_REQUEST = 400
 _PARTIAL_SUCCESS = 294  # named by the specification; clients that do not know it treat it as 200
 
 ViewerT = TypeVar("ViewerT", bound=Hashable)
-ViewerT_contra = TypeVar("ViewerT_contra", contravariant=True)
-T = TypeVar("T")
-
-
-class Parameters(NamedTuple):
-    """The parameters of a request; None stands for absent."""
-
-    query: str | None
-    operation_name: str | None
-    variables: dict[str, Any] | None
-    extensions: dict[str, Any] | None
-    document_id: str | None
-
-
-class Contexts(Protocol[ViewerT_contra]):
-    """Makes the objects that resolvers get as `info.context`, and runs operations with them."""
-
-    async def turn(self, viewer: ViewerT_contra, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` returns, begun when it is the viewer's turn. Raises Busy."""
-
-    async def query(
-        self,
-        connection: HTTPConnection,
-        viewer: ViewerT_contra,
-        execute: Callable[[object], Awaitable[T]],
-    ) -> T:
-        """Return what `execute` returns for a context. It may call it twice, with two contexts."""
-
-    async def mutation(
-        self,
-        connection: HTTPConnection,
-        viewer: ViewerT_contra,
-        execute: Callable[[object], Awaitable[T]],
-    ) -> T:
-        """Return what `execute` returns for a context. It calls it once."""
-
-    async def mutation_once(
-        self,
-        connection: HTTPConnection,
-        viewer: ViewerT_contra,
-        key: str,
-        request: Sequence[object],
-        execute: Callable[[object], Awaitable[bytes | T]],
-    ) -> bytes | T:
-        """Return what `execute` returns for a context, or what it returned before.
-
-        The same request under the same idempotency key gets the same bytes. `request` is what makes
-        it the same, as JSON values.
-        """
-
-    def subscription(self, connection: HTTPConnection, viewer: ViewerT_contra) -> Any:
-        """Return the context of a subscription. `event` renews it for each event."""
-
-    async def event(self, context: Any, execute: Callable[[], Awaitable[T]]) -> T:
-        """Return what `execute` returns for one event. It may call it twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Operations(Generic[ViewerT]):
-    """Finds, executes and starts operations, for HTTP, WebSocket and server-sent events.
-
-    `authenticate` takes the Authorization header.
-    """
-
-    executor: Executor
-    documents: Documents
-    authenticate: Callable[[str | None], Awaitable[ViewerT]]
-    contexts: Contexts[ViewerT]
-    deadline_seconds: float
-
-    async def find(self, parameters: Parameters) -> Operation:
-        """Return the operation. Raises ServiceError and RequestErrors."""
-        text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
-        return await self.executor.prepare(text, parameters.operation_name)
-
-    async def execute(
-        self,
-        connection: HTTPConnection,
-        viewer: ViewerT,
-        operation: Operation,
-        parameters: Parameters,
-    ) -> Result:
-        """Execute a query or a mutation. Raises ServiceError and RequestErrors."""
-
-        async def execute(context: object) -> Result:
-            return await self.executor.execute(
-                operation, parameters.variables, context, parameters.extensions
-            )
-
-        if operation.kind is OperationType.MUTATION:
-            # A mutation has no deadline: what is committed must be reported.
-            return await self.contexts.mutation(connection, viewer, execute)
-        try:
-            async with asyncio.timeout(self.deadline_seconds):
-                return await self.contexts.query(connection, viewer, execute)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"The query was cancelled after {self.deadline_seconds:g} seconds."
-            ) from None
-
-    async def execute_once(
-        self,
-        connection: HTTPConnection,
-        viewer: ViewerT,
-        operation: Operation,
-        parameters: Parameters,
-        key: str,
-    ) -> bytes | Result:
-        """Execute a mutation that has an idempotency key, unless that was done before.
-
-        Return the response document, or a result with errors. Raises as `execute` does.
-        """
-
-        async def execute(context: object) -> bytes | Result:
-            result = await self.executor.execute(
-                operation, parameters.variables, context, parameters.extensions
-            )
-            return result if result.errors else encode_json({"data": result.data})
-
-        request = operation.text, operation.name, parameters.variables or {}
-        return await self.contexts.mutation_once(connection, viewer, key, request, execute)
-
-    async def start(
-        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
-    ) -> AsyncGenerator[Event]:
-        """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
-        operation = await self.find(parameters)
-        note(connection.scope, "operation", operation.name)
-        if operation.kind is not OperationType.SUBSCRIPTION:
-            executed = self.execute(connection, viewer, operation, parameters)
-            return _once(self.contexts.turn(viewer, executed))
-        context = self.contexts.subscription(connection, viewer)
-        return await self.executor.subscribe(
-            operation,
-            parameters.variables,
-            context,
-            viewer,
-            parameters.extensions,
-            around_event=partial(self.contexts.event, context),
-        )
-
-
-async def _once(result: Awaitable[bytes | Result]) -> AsyncGenerator[Event]:
-    found = await result
-    yield Event(found) if isinstance(found, bytes) else event_of(found)
 
 
 _RESPONSE_TYPES: Final[tuple[str, ...]] = (JSON, GRAPHQL_RESPONSE_JSON, EVENT_STREAM)
@@ -308,22 +155,13 @@ class GraphQLEndpoint(Generic[ViewerT]):
         _require_allowed(operation.kind, request)
         key = idempotency_key(request.scope) if operation.kind is OperationType.MUTATION else None
         if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
-            result = await (
-                self.operations.execute_once(request, viewer, operation, parameters, key)
-                if key
-                else self.operations.execute(request, viewer, operation, parameters)
-            )
+            result = await self.operations.execute(request, viewer, operation, parameters, key)
             return _executed(result, request, media_type)
         if request.method == "HEAD":
             return event_stream_head()
         note(request.scope, "door", "sse")
-        events = (
-            _once(self.operations.execute_once(request, viewer, operation, parameters, key))
-            if key
-            else await self.operations.start(request, viewer, parameters)
-        )
         return EventStreamResponse(
-            events,
+            await self.operations.start(request, viewer, parameters, key),
             Guard(self.operations.authenticate, authorization, self.streams),
             self.streams.keep_alive,
             request_id(request.scope),
@@ -395,43 +233,10 @@ def _url_parameters(request: Request) -> dict[str, object]:
     return parameters
 
 
-def read_parameters(values: Mapping[str, object]) -> Parameters:
-    """Check the types of the parameters. Unknown ones are ignored, as the specification says."""
-    return Parameters(
-        _text(values, "query"),
-        _text(values, "operationName"),
-        _object(values, "variables"),
-        _object(values, "extensions"),
-        # The name of the specification, then what Relay's documentation sends.
-        _text(values, "documentId") or _text(values, "doc_id") or _any_text(values, "id"),
-    )
-
-
-def _text(values: Mapping[str, object], name: str) -> str | None:
-    value = values.get(name)
-    if value is None or isinstance(value, str):
-        # Some clients send "" for no operation; no operation can have that name.
-        return value or None
-    raise InvalidInput(f"{name} must be a string.", path=(name,))
-
-
-def _any_text(values: Mapping[str, object], name: str) -> str | None:
-    """Return a text; other types are taken for absent, since other tools use the name too."""
-    value = values.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
-    value = values.get(name)
-    if value is None or isinstance(value, dict):
-        return value
-    raise InvalidInput(f"{name} must be an object.", path=(name,))
-
-
 # The response
 
 
-def _executed(result: bytes | Result, request: Request, media_type: str) -> GraphQLResponse:
+def _executed(result: Result | bytes, request: Request, media_type: str) -> GraphQLResponse:
     """Respond to an executed operation: 2xx even if fields failed and `data` is null."""
     if isinstance(result, bytes):
         return _encoded_response(result, 200, media_type)

@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.errors import Busy, InternalError, Reconnect, TokenExpired, Unauthenticated
 from app.graphql_server import transport_ws
-from app.graphql_server.endpoint import Operations, read_parameters
 from app.graphql_server.errors import RequestErrors, code_of, errors_of, log_fault
 from app.graphql_server.events import Event
+from app.graphql_server.operations import Operations, read_parameters
 from app.graphql_server.streams import Guard, StreamLimits, each, encode_event, first_of
 from app.graphql_server.transport_ws import PROTOCOL, Close, Operation, TransportWS
 from app.http import note, request_id

@@ -15,8 +15,9 @@ from strawberry.schema.config import StrawberryConfig
 from app.errors import Busy, InvalidInput, NotFound, Unauthenticated
 from app.graphql_server.complexity import QueryLimits
 from app.graphql_server.documents import Documents
-from app.graphql_server.endpoint import GraphQLEndpoint, Operations
+from app.graphql_server.endpoint import GraphQLEndpoint
 from app.graphql_server.execution import Executor
+from app.graphql_server.operations import Operations
 from app.graphql_server.streams import StreamLimits
 from app.measures import Requests
 from app.middleware import Faults, FrontDoor

@@ -12,8 +12,9 @@ from starlette.routing import Route, WebSocketRoute
 from app.errors import Unauthenticated
 from app.graphql_server.complexity import QueryLimits
 from app.graphql_server.documents import Documents
-from app.graphql_server.endpoint import GraphQLEndpoint, Operations
+from app.graphql_server.endpoint import GraphQLEndpoint
 from app.graphql_server.execution import Executor
+from app.graphql_server.operations import Operations
 from app.graphql_server.streams import StreamLimits
 from app.graphql_server.websocket import WebSocketEndpoint
 from app.measures import Requests

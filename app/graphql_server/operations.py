@@ -1,0 +1,206 @@
+"""Finds, executes and starts operations, over whatever protocol they came."""
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from graphql import OperationType
+from starlette.requests import HTTPConnection
+
+from app.errors import DeadlineExceeded, InvalidInput
+from app.graphql_server.documents import Documents
+from app.graphql_server.events import Event
+from app.graphql_server.execution import Executor, Operation, Result, event_of
+from app.http import note
+from app.json_text import encode_json
+
+ViewerT = TypeVar("ViewerT", bound=Hashable)
+ViewerT_contra = TypeVar("ViewerT_contra", contravariant=True)
+T = TypeVar("T")
+
+
+class Parameters(NamedTuple):
+    """The parameters of a request; None stands for absent."""
+
+    query: str | None
+    operation_name: str | None
+    variables: dict[str, Any] | None
+    extensions: dict[str, Any] | None
+    document_id: str | None
+
+
+class Contexts(Protocol[ViewerT_contra]):
+    """Makes the objects that resolvers get as `info.context`, and runs operations with them."""
+
+    async def turn(self, viewer: ViewerT_contra, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns, begun when it is the viewer's turn. Raises Busy."""
+
+    async def query(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT_contra,
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        """Return what `execute` returns for a context. It may call it twice, with two contexts."""
+
+    async def mutation(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT_contra,
+        execute: Callable[[object], Awaitable[T]],
+    ) -> T:
+        """Return what `execute` returns for a context. It calls it once."""
+
+    async def mutation_once(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT_contra,
+        key: str,
+        request: Sequence[object],
+        execute: Callable[[object], Awaitable[bytes | T]],
+    ) -> bytes | T:
+        """Return what `execute` returns for a context, or what it returned before.
+
+        The same request under the same idempotency key gets the same bytes. `request` is what makes
+        it the same, as JSON values.
+        """
+
+    def subscription(self, connection: HTTPConnection, viewer: ViewerT_contra) -> Any:
+        """Return the context of a subscription. `event` renews it for each event."""
+
+    async def event(self, context: Any, execute: Callable[[], Awaitable[T]]) -> T:
+        """Return what `execute` returns for one event. It may call it twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operations(Generic[ViewerT]):
+    """Finds, executes and starts operations, for HTTP, WebSocket and server-sent events.
+
+    `authenticate` takes the Authorization header.
+    """
+
+    executor: Executor
+    documents: Documents
+    authenticate: Callable[[str | None], Awaitable[ViewerT]]
+    contexts: Contexts[ViewerT]
+    deadline_seconds: float
+
+    async def find(self, parameters: Parameters) -> Operation:
+        """Return the operation. Raises ServiceError and RequestErrors."""
+        text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
+        return await self.executor.prepare(text, parameters.operation_name)
+
+    async def execute(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT,
+        operation: Operation,
+        parameters: Parameters,
+        key: str | None = None,
+    ) -> Result | bytes:
+        """Execute a query or a mutation. Raises ServiceError and RequestErrors.
+
+        A mutation with an idempotency key is executed unless that was done before. Its response
+        document is returned, or a result if that has errors.
+        """
+
+        async def execute(context: object) -> Result:
+            return await self.executor.execute(
+                operation, parameters.variables, context, parameters.extensions
+            )
+
+        if operation.kind is OperationType.MUTATION:
+            # A mutation has no deadline: what is committed must be reported.
+            if key is None:
+                return await self.contexts.mutation(connection, viewer, execute)
+            request = operation.text, operation.name, parameters.variables or {}
+            return await self.contexts.mutation_once(
+                connection, viewer, key, request, lambda context: _document(execute(context))
+            )
+        try:
+            async with asyncio.timeout(self.deadline_seconds):
+                return await self.contexts.query(connection, viewer, execute)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"The query was cancelled after {self.deadline_seconds:g} seconds."
+            ) from None
+
+    async def start(
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT,
+        parameters: Parameters,
+        key: str | None = None,
+    ) -> AsyncGenerator[Event]:
+        """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
+        operation = await self.find(parameters)
+        note(connection.scope, "operation", operation.name)
+        if operation.kind is not OperationType.SUBSCRIPTION:
+            executed = self.execute(connection, viewer, operation, parameters, key)
+            return _once(self.contexts.turn(viewer, executed))
+        context = self.contexts.subscription(connection, viewer)
+        return await self.executor.subscribe(
+            operation,
+            parameters.variables,
+            context,
+            viewer,
+            parameters.extensions,
+            around_event=partial(self.contexts.event, context),
+        )
+
+
+async def _document(executed: Awaitable[Result]) -> Result | bytes:
+    """Return the response document of a result, or the result if it has errors."""
+    result = await executed
+    return result if result.errors else encode_json({"data": result.data})
+
+
+async def _once(result: Awaitable[Result | bytes]) -> AsyncGenerator[Event]:
+    found = await result
+    yield Event(found) if isinstance(found, bytes) else event_of(found)
+
+
+# The parameters
+
+
+def read_parameters(values: Mapping[str, object]) -> Parameters:
+    """Check the types of the parameters. Unknown ones are ignored, as the specification says."""
+    return Parameters(
+        _text(values, "query"),
+        _text(values, "operationName"),
+        _object(values, "variables"),
+        _object(values, "extensions"),
+        # The name of the specification, then what Relay's documentation sends.
+        _text(values, "documentId") or _text(values, "doc_id") or _any_text(values, "id"),
+    )
+
+
+def _text(values: Mapping[str, object], name: str) -> str | None:
+    value = values.get(name)
+    if value is None or isinstance(value, str):
+        # Some clients send "" for no operation; no operation can have that name.
+        return value or None
+    raise InvalidInput(f"{name} must be a string.", path=(name,))
+
+
+def _any_text(values: Mapping[str, object], name: str) -> str | None:
+    """Return a text; other types are taken for absent, since other tools use the name too."""
+    value = values.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
+    value = values.get(name)
+    if value is None or isinstance(value, dict):
+        return value
+    raise InvalidInput(f"{name} must be an object.", path=(name,))
