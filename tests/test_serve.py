@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -168,3 +169,30 @@ def test_a_data_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> 
     [line] = refusal(tmp_path / "file" / "demo.db")
 
     assert f"{tmp_path}/file" in line
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_database_that_the_service_cannot_use_once_it_starts_is_one_clear_line(
+    tmp_path: Path, workers: int
+) -> None:
+    """Where the database opens, but a part of the service finds it damaged as it starts."""
+    file = tmp_path / "damaged.db"
+    command = str(ROOT / ".venv/bin/ticket-activity")
+    subprocess.run([command, "migrate"], env=environment(file), check=True, capture_output=True)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("DELETE FROM cursor_key")
+
+    ended = subprocess.run(
+        [command, "serve", "--workers", str(workers)],
+        env=environment(file),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode not in (0, None)
+    assert "Traceback" not in ended.stderr
+    said = [line for line in ended.stderr.splitlines() if "key of feed cursors" in line]
+    assert len(said) >= workers
+    assert "The database lacks its key of feed cursors; restore a backup." in said[0]

@@ -10,11 +10,13 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.lifespan.on import LifespanOn, LifespanSendMessage
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
 from app.settings import Settings
+from app.store.errors import DatabaseUnusable
 
 # At INFO three lines would say of each connection that it was accepted, opened and closed. Not a
 # child of Uvicorn's loggers: its logging configuration resets the level of those.
@@ -154,6 +156,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
 
+class Lifespan(LifespanOn):
+    """Uvicorn's lifespan, which says in one line that the database cannot be used."""
+
+    async def send(self, message: LifespanSendMessage) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            # Starlette sends the traceback, whose last line is the exception.
+            *_, last = message.get("message", "").strip().splitlines()
+            kind, _, reason = last.partition(": ")
+            if kind.endswith(DatabaseUnusable.__name__):
+                message["message"] = reason
+        await super().send(message)
+
+
 class ServerConfig(uvicorn.Config):
     """Uvicorn's options, and those of `HttpProtocol`."""
 
@@ -177,3 +192,8 @@ class ServerConfig(uvicorn.Config):
         self.max_receive_seconds = settings.max_receive_seconds
         self.drain_seconds = settings.drain_seconds
         self.shutdown_delay_seconds = settings.shutdown_delay_seconds
+
+    def load(self) -> None:
+        super().load()
+        if self.lifespan == "on":
+            self.lifespan_class = Lifespan

@@ -38,6 +38,7 @@ from app.activity.state import ABSENT, Activity, ChangeType, Key, Redaction, Rev
 from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
 from app.store import rows
+from app.store.errors import DatabaseUnusable
 from app.store.parameters import are_among, is_among
 from app.store.text_search import holds_words
 
@@ -204,9 +205,11 @@ def _recorded_change(row: Sequence[Any]) -> RecordedChange:
 
 
 def load_cursor_key(session: Session) -> bytes:
-    """Return the key that the migration made."""
-    key: bytes = session.exec(select(rows.CURSOR_KEY.c.key)).one()
-    return key
+    """Return the key that the migration made. Raises DatabaseUnusable where it is gone."""
+    key = session.exec(select(rows.CURSOR_KEY.c.key)).first()
+    if key is None:
+        raise DatabaseUnusable("The database lacks its key of feed cursors; restore a backup.")
+    return bytes(key)
 
 
 def has_tickets(session: Session) -> bool:
