@@ -1,12 +1,21 @@
 """The feed as a query: in order, page by page, as each viewer sees it."""
 
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlmodel import Session
 
 from app.auth import Scope
+from app.store import feed as store_feed
+from app.store.engine import Database
+from app.store.queries import load_news
 from tests.support.cursors import seq_of
-from tests.support.live import STATE, feed
+from tests.support.live import STATE, feed, follow, receive, web_socket
 from tests.support.service import JSON, Client, Service
 
 DELETE = """
@@ -175,3 +184,35 @@ async def test_without_the_scope_to_read_there_is_no_feed(service: Service) -> N
     writer = await service.client(Scope.WRITE, actor_id=UUID(int=7 << 76 | 2 << 62))
 
     assert await refused(writer, ticket_id, None) == "FORBIDDEN"
+
+
+async def test_a_commit_during_a_read_of_the_feed_is_read_next_without_the_watcher(
+    service: Service, origin: str, author: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this process commits is known to it; the watcher, switched off here, is for others."""
+    has_read, may_go_on = threading.Event(), threading.Event()
+
+    @asynccontextmanager
+    async def watch_nothing(_: Database) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        yield asyncio.Event().wait  # type: ignore[misc]
+
+    def read_and_wait(session: Session, after: dict[UUID, int]) -> Any:
+        news = load_news(session, after=after)
+        has_read.set()
+        assert may_go_on.wait(10)
+        return news
+
+    monkeypatch.setattr(type(service.app.state.timeline.reader.database), "watch", watch_nothing)
+    ticket_id = await author.create_ticket()
+    async with web_socket(origin, author.token) as ws:
+        await follow(ws, ticketId=ticket_id)
+        monkeypatch.setattr(store_feed, "load_news", read_and_wait)
+        one = await author.create_activity(ticket_id)
+        await asyncio.to_thread(has_read.wait, 10)
+        two = await author.create_activity(ticket_id)
+        may_go_on.set()
+
+        received = [await receive(ws) for _ in range(2)]
+
+    changes = [message["payload"]["data"]["ticketActivityChanges"] for message in received]
+    assert [change["change"]["activityId"] for change in changes] == [one["id"], two["id"]]

@@ -6,11 +6,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from app import authentication
 from app.auth import IssuedToken, generate_token, parse_authorization
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.tokens import list_tokens
 from tests.support.service import Client, Service, activity_url, start
+from tests.support.statements import statements
 from tests.test_rest import assert_problem
 
 MISSING = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9f"
@@ -94,6 +96,25 @@ async def test_a_malformed_header_is_refused_and_not_repeated(
 
 async def test_an_unknown_token_is_refused(service: Service) -> None:
     assert "not known" in await assert_refused(service, f"Bearer {generate_token().text}")
+
+
+async def test_unknown_ids_are_remembered_for_a_moment_and_only_the_last_ones(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authentication, "_UNKNOWN_SIZE", 2)
+    one, two, three = (f"Bearer {generate_token().text}" for _ in range(3))
+
+    async def reads(authorization: str) -> int:
+        with statements() as executed:
+            await assert_refused(service, authorization)
+        return sum("FROM access_token" in statement for statement, _ in executed)
+
+    assert [await reads(one), await reads(one), await reads(two), await reads(two)] == [1, 0, 1, 0]
+    assert await reads(three) == 1
+    assert [await reads(two), await reads(three)] == [0, 0]
+    assert await reads(one) == 1, "it was remembered beyond the bound"
+    service.clock.advance(seconds=2)
+    assert await reads(one) == 1, "it was remembered for too long"
 
 
 @pytest.mark.parametrize("is_cached", [True, False])
