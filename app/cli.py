@@ -30,6 +30,7 @@ from app.errors import InvalidInput
 from app.graphql_server.documents import ManifestUnusable
 from app.server.errors import CannotServe
 from app.store.errors import DatabaseUnusable
+from app.transfer import export, import_, print_line_schema
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "--replace", action="store_true", help="keep the database that is there beside it"
     )
     restoring.set_defaults(command=restore)
+    _add_transfer_commands(commands)
     copying = commands.add_parser(
         "copy", help="copy the database into another one: from SQLite to PostgreSQL, or back"
     )
@@ -106,6 +108,30 @@ def _add_actor_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     setting.add_argument("--name", default=ABSENT, help="what people call the actor")
     setting.add_argument("--avatar-url", default=ABSENT, help="the address of a picture")
     setting.set_defaults(command=set_actor)
+
+
+def _add_transfer_commands(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    exporting = commands.add_parser("export", help="write all data to a new file of JSON Lines")
+    exporting.add_argument("file", type=Path)
+    exporting.add_argument(
+        "--tokens", action="store_true", help="access tokens too, with the hashes of their secrets"
+    )
+    exporting.set_defaults(command=export)
+    importing = commands.add_parser("import", help="read what `export` wrote into the database")
+    importing.add_argument("file", type=Path)
+    importing.add_argument(
+        "--on-error",
+        choices=["stop", "continue"],
+        default="stop",
+        help="what to do at a line that is wrong (default: stop)",
+    )
+    importing.set_defaults(command=import_)
+    describing = commands.add_parser(
+        "export-schema", help="print the JSON Schema of the lines of an export"
+    )
+    describing.set_defaults(command=print_line_schema)
 
 
 def _add_token_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -121,7 +121,7 @@ def set_actor(options: argparse.Namespace) -> None:
     except InvalidInput as error:
         raise OperatorError(error.message) from None
     setting = partial(upsert_actors, updates=[update], now=utc_now())
-    [actor] = asyncio.run(_with_database(read_settings(), lambda database: database.write(setting)))
+    [actor] = asyncio.run(with_database(read_settings(), lambda database: database.write(setting)))
     print(f"{actor.id}  {actor.name or '-'}  {actor.avatar_url or '-'}")
 
 
@@ -136,19 +136,19 @@ def create(options: argparse.Namespace) -> None:
         created_at=now,
         expires_at=options.expires_in and now + options.expires_in,
     )
-    print(asyncio.run(_with_database(read_settings(), lambda database: database.write(issue))).text)
+    print(asyncio.run(with_database(read_settings(), lambda database: database.write(issue))).text)
 
 
 def list_all(_options: argparse.Namespace) -> None:
     for row in asyncio.run(
-        _with_database(read_settings(), lambda database: database.read(list_tokens))
+        with_database(read_settings(), lambda database: database.read(list_tokens))
     ):
         print(_token_line(row))
 
 
 def revoke(options: argparse.Namespace) -> None:
     revoking = partial(revoke_token, token_id=options.id, revoked_at=utc_now())
-    if not asyncio.run(_with_database(read_settings(), lambda database: database.write(revoking))):
+    if not asyncio.run(with_database(read_settings(), lambda database: database.write(revoking))):
         raise OperatorError(f"There is no token with the id {options.id}.")
     print(f"Revoked {options.id}; running processes refuse it within 5 seconds.")
 
@@ -172,7 +172,7 @@ def _start_line(settings: Settings, origin: str, workers: int) -> str:
 
 
 def compact(_options: argparse.Namespace) -> None:
-    if not asyncio.run(_with_database(read_settings(), lambda database: database.compact())):
+    if not asyncio.run(with_database(read_settings(), lambda database: database.compact())):
         raise OperatorError(
             "The file is written anew, but somebody reads it, so its write-ahead log still holds "
             "what was deleted. A running service truncates it when it is idle; or run this again."
@@ -194,17 +194,17 @@ def copy(options: argparse.Namespace) -> None:
 async def _copy(source: Settings, target: Settings) -> int:
     async def copy_into(database: Database, copied: Database) -> int:
         await migrate(copied)
-        return await copy_database(database, copied, _show_progress)
+        return await copy_database(database, copied, show_progress)
 
     async def copy_from(database: Database) -> int:
-        await _require_ready(database)
+        await require_ready(database)
         _make_file(target)
-        return await _with_database(target, partial(copy_into, database))
+        return await with_database(target, partial(copy_into, database))
 
-    return await _with_database(source, copy_from)
+    return await with_database(source, copy_from)
 
 
-def _show_progress(step: str, done: int, total: int) -> None:
+def show_progress(step: str, done: int, total: int) -> None:
     """Draw a bar on a terminal."""
     if sys.stderr.isatty():
         bar = "#" * (_BAR_WIDTH * done // max(total, 1))
@@ -216,7 +216,7 @@ def _show_progress(step: str, done: int, total: int) -> None:
 async def _prepare_database(settings: Settings) -> None:
     """Bring the database to this release. Create its file, if it is one."""
     file = _make_file(settings)
-    await _with_database(settings, _migrate_whole)
+    await with_database(settings, _migrate_whole)
     if file and file.stat().st_mode & stat.S_IROTH:
         _tell(f"every user may read {file}; chmod 600 it.")
 
@@ -243,17 +243,15 @@ async def _migrate_whole(database: Database) -> None:
 
 async def _check_database(settings: Settings) -> None:
     """Raise DatabaseUnusable unless another command has brought the database to this release."""
-    await _with_database(settings, _require_ready)
+    await with_database(settings, require_ready)
 
 
-async def _require_ready(database: Database) -> None:
+async def require_ready(database: Database) -> None:
     await require_whole(database)
     await require_current(database)
 
 
-async def _with_database(
-    settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]
-) -> T:
+async def with_database(settings: Settings, use: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
     """Run one piece of work; what the engine says against it becomes one line."""
     database = open_settings_database(settings)
     told: set[str] = set()
@@ -280,7 +278,7 @@ def _tell(line: str) -> None:
 async def _prepare_demo(settings: Settings) -> list[str]:
     """Load the demo into an empty database. Return tokens if the database holds the demo."""
     now = utc_now()
-    if not await _with_database(settings, lambda database: database.read(has_tickets)):
+    if not await with_database(settings, lambda database: database.read(has_tickets)):
         timeline = create_timeline(settings, DemoClock(now))
         async with running(timeline):
             await load_demo(timeline)
@@ -289,7 +287,7 @@ async def _prepare_demo(settings: Settings) -> list[str]:
         viewers = (ADA, ALAN) if load_tickets(session, [PRINTER]) else ()
         return [_demo_token(session, viewer, now).text for viewer in viewers]
 
-    return await _with_database(settings, lambda database: database.write(issue))
+    return await with_database(settings, lambda database: database.write(issue))
 
 
 def _demo_token(session: Session, viewer: Viewer, now: datetime) -> Token:

@@ -132,6 +132,14 @@ def open_settings_database(settings: Settings) -> Database:
     )
 
 
+def input_limits(settings: Settings) -> InputLimits:
+    return InputLimits(
+        max_message_length=settings.max_message_length,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        max_metadata_depth=settings.max_metadata_depth,
+    )
+
+
 def create_timeline(
     settings: Settings,
     clock: Callable[[], datetime] = utc_now,
@@ -149,11 +157,7 @@ def create_timeline(
         ),
         charge,
     )
-    limits = InputLimits(
-        max_message_length=settings.max_message_length,
-        max_metadata_bytes=settings.max_metadata_bytes,
-        max_metadata_depth=settings.max_metadata_depth,
-    )
+    limits = input_limits(settings)
     feed = Feed(reader)
     writer = Writer(
         reader.database,

@@ -25,6 +25,7 @@ FLOORS = [
     {"app.main"},
     {"app.demo", "app.environment", "app.server"},
     {"app.backups", "app.commands"},
+    {"app.transfer"},
     {"app.cli"},
     {"app.__main__"},
 ]

@@ -80,7 +80,7 @@ def _begin(session: Session) -> None:
     if connection.dialect.has_table(connection, COPY_PROGRESS):
         return
     for table in _tables():
-        if table not in _FILLED_BY_MIGRATIONS and _count(session, table):
+        if table not in _FILLED_BY_MIGRATIONS and count_rows(session, table):
             raise DatabaseUnusable(
                 f"The target is not empty: it has rows in {table.name}. Name a new database."
             )
@@ -90,17 +90,17 @@ def _begin(session: Session) -> None:
 
 
 async def _copy_table(reading: Connection, target: Database, table: Table, tell: Told) -> None:
-    total = await reading.run(lambda session: _count(session, table))
+    total = await reading.run(lambda session: count_rows(session, table))
     last_key = await target.read(lambda session: _last_key(session, table))
-    done = await target.read(lambda session: _count(session, table)) if last_key else 0
+    done = await target.read(lambda session: count_rows(session, table)) if last_key else 0
     tell(table.name, done, total)
-    async for page in _pages(reading, table, last_key):
+    async for page in pages(reading, table, last_key):
         await target.write(partial(_store, table, page))
         done += len(page)
         tell(table.name, done, total)
 
 
-async def _pages(
+async def pages(
     reading: Connection, table: Table, last_key: Sequence[Any] | None = None
 ) -> AsyncIterator[Sequence[Row[Any]]]:
     """Yield all rows after a key, in the order of their keys."""
@@ -134,7 +134,7 @@ async def _link_rows(reading: Connection, target: Database, table: Table) -> Non
     names = _references_to_itself(table)
     if not names:
         return
-    async for page in _pages(reading, table):
+    async for page in pages(reading, table):
         linked = [
             {f"key_{column.name}": row._mapping[column.name] for column in table.primary_key}
             | {name: row._mapping[name] for name in names}
@@ -164,16 +164,16 @@ async def _verify(reading: Connection, target: Database, tell: Told) -> int:
 
 
 async def _sum(connection: Connection, table: Table, tell: Told) -> _Sum:
-    total = await connection.run(lambda session: _count(session, table))
+    total = await connection.run(lambda session: count_rows(session, table))
     found = _Sum()
-    async for page in _pages(connection, table):
+    async for page in pages(connection, table):
         for row in page:
             found = found.add(row)
         tell(f"{table.name}, checked", found.count, total)
     return found
 
 
-def _count(session: Session, table: Table) -> int:
+def count_rows(session: Session, table: Table) -> int:
     return session.connection().execute(select(func.count()).select_from(table)).scalar_one()
 
 

@@ -1,0 +1,91 @@
+"""The operator's commands that write all data to a file of JSON Lines, and read it back."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from app.activity.values import utc_now
+from app.commands import require_ready, show_progress, with_database
+from app.environment import OperatorError, read_settings
+from app.main import input_limits
+from app.store.engine import Database
+from app.store.exporting import export_lines
+from app.store.importing import Importer, LineWrong
+from app.store.lines import line_schema
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write the database that the settings name to a new file."""
+
+    async def write(database: Database) -> int:
+        await require_ready(database)
+        with _new_file(options.file) as file:
+            lines = export_lines(database, utc_now(), show_progress, with_tokens=options.tokens)
+            return sum([file.write(text) async for text in lines])
+
+    try:
+        size = asyncio.run(with_database(read_settings(), write))
+    except BaseException:
+        _partial(options.file).unlink(missing_ok=True)
+        raise
+    _partial(options.file).rename(options.file)
+    print(f"Exported {size:,} bytes to {options.file}.")
+
+
+def import_(options: argparse.Namespace) -> None:
+    """Read a file into the database that the settings name."""
+    settings = read_settings()
+    wrong = 0
+
+    def refuse(error: LineWrong) -> None:
+        nonlocal wrong
+        if options.on_error == "stop":
+            raise error
+        wrong += 1
+        print(f"ticket-activity: {error}", file=sys.stderr)
+
+    async def read(database: Database) -> Importer:
+        await require_ready(database)
+        importer = Importer(database, input_limits(settings), refuse, show_progress)
+        with _opened(options.file) as file:
+            await importer.read(file, options.file.stat().st_size)
+        return importer
+
+    try:
+        importer = asyncio.run(with_database(settings, read))
+    except LineWrong as error:
+        raise OperatorError(f"{options.file}: {error}.") from None
+    counts = ", ".join(f"{count:,} of {name}" for name, count in importer.counts.items())
+    print(f"Read {options.file}: {counts or 'nothing'}.")
+    if wrong:
+        raise OperatorError(f"{wrong:,} lines were wrong, and are left out.")
+
+
+def print_line_schema(_options: argparse.Namespace) -> None:
+    print(json.dumps(line_schema(), indent=2))
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f"{file.name}.partial")
+
+
+def _new_file(file: Path) -> BinaryIO:
+    """Open a file that is readable by its owner alone, and has its name once it is complete."""
+    if file.exists():
+        raise OperatorError(f"{file} exists already, and is left as it is.")
+    try:
+        descriptor = os.open(_partial(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise OperatorError(f"Cannot write {file}: {error.strerror}.") from None
+    return os.fdopen(descriptor, "wb")
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise OperatorError(f"Cannot read {file}: {error.strerror}.") from None
