@@ -108,10 +108,10 @@ class StartedServer:
                 [str(self.binaries / "postgres"), "-D", str(self.data), *words],
                 stdout=output,
                 stderr=output,
-                **_unprivileged(),
+                **unprivileged(),
             )
         ready = [str(self.binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        while subprocess.run(ready, check=False, **_unprivileged()).returncode:
+        while subprocess.run(ready, check=False, **unprivileged()).returncode:
             assert self.popen.poll() is None, log.read_text()
 
     def stop(self, number: int) -> None:
@@ -134,7 +134,7 @@ def running_postgresql(
             [str(binaries / "initdb"), "-D", str(folder / "data"), *_CLUSTER],
             check=True,
             stdout=subprocess.DEVNULL,
-            **_unprivileged(),
+            **unprivileged(),
         )
         server = StartedServer(binaries, folder / "data", _free_port(), settings)
         server.start()
@@ -161,7 +161,7 @@ def _binaries(version: int, folder: Path) -> Path:
     return folder / package.name / found.parent.name / "bin"
 
 
-def _unprivileged() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
     """Return who runs the server: it refuses to be root."""
     if os.geteuid():
         return {}

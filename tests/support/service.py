@@ -15,10 +15,9 @@ from sqlmodel import Session, col, select
 from starlette.applications import Starlette
 
 from app.auth import Scope, parse_authorization
-from app.main import create_app
+from app.main import create_app, open_settings_database
 from app.models import TicketActivityChange
 from app.settings import Settings
-from app.store.database import open_database
 from app.store.engine import Database
 from app.store.sqlite import sqlite_file
 from app.store.tokens import create_token, revoke_token
@@ -250,7 +249,7 @@ class Service:
 async def start(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Service]:
     clock = clock or Clock()
     app = create_app(settings, clock)
-    database = open_database(settings.database_url)
+    database = open_settings_database(settings)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     try:
         async with (
