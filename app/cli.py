@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -14,6 +15,7 @@ from app.activity.values import parse_uuid
 from app.auth import Scope
 from app.backups import back_up, restore
 from app.commands import (
+    check_config,
     check_health,
     compact,
     copy,
@@ -52,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ticket-activity", description=__doc__)
+    parser.add_argument(
+        "--version", action="version", version=f"ticket-activity {version('ticket-activity')}"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serving = commands.add_parser("serve", help="migrate the database and serve both doors")
     serving.add_argument(
@@ -68,6 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     serving.set_defaults(command=serve)
     asking = commands.add_parser("health", help="ask the running service whether it is ready")
     asking.set_defaults(command=check_health)
+    checking = commands.add_parser(
+        "check-config", help="say whether the settings are right; nothing is opened or written"
+    )
+    checking.set_defaults(command=check_config)
     migrating = commands.add_parser("migrate", help="bring the database to this release")
     migrating.set_defaults(command=migrate_database)
     compacting = commands.add_parser(

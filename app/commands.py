@@ -86,6 +86,14 @@ def serve(options: argparse.Namespace) -> None:
             restart_with(kept)
 
 
+def check_config(_options: argparse.Namespace) -> None:
+    """Say whether `serve` could begin with these settings."""
+    settings = read_settings()
+    require_usable_certificate(settings)
+    create_app(settings)  # raises where the address or the trusted documents are wrong
+    print(f"The settings are right. The database is {shown_address(settings.database_url)}.")
+
+
 def check_health(_options: argparse.Namespace) -> None:
     """Ask the service that the settings name whether it is ready."""
     settings = read_settings()
