@@ -7,18 +7,29 @@ import re
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 import pytest
 from graphql import build_schema, parse, validate
+from sqlmodel import Session
 
+from app.activity.values import utc_now
+from app.auth import Scope, parse_token
 from app.demo import COMMENT, PRINTER
+from app.models import AccessToken
+from app.store.database import open_database
+from app.store.tokens import create_token
 from tests.support.process import ROOT, Process, serve
+
+T = TypeVar("T")
 
 README = (ROOT / "README.md").read_text()
 SECTION = README.partition("## Reconnect recipe\n")[2].partition("\n## ")[0]
@@ -36,6 +47,7 @@ const show = ({ data, ...rest }) => {
 };
 const refused = async (response) => console.log(await response.text());
 """
+FIRST = "globalThis.WebSocket ??= WebSocket;\n"
 # What `requestSubscription` does with an operation that Relay's compiler has read.
 REQUEST_SUBSCRIPTION = """
 network
@@ -161,3 +173,79 @@ async def test_each_client_shows_each_change_once_through_restarts(
     shown = {name: follower.shown for name, follower in followers.items()}
     assert shown == dict.fromkeys(shown, written)
     assert len(shown) == 6
+
+
+@pytest.mark.skipif(
+    not (NODE and MODULES),
+    reason="needs node, and RECIPES_NODE_MODULES to name a node_modules folder with the clients",
+)
+async def test_each_client_goes_on_with_a_fresh_token_when_the_first_one_expires(
+    scripts: dict[str, Path], tmp_path: Path
+) -> None:
+    database, place = tmp_path / "demo.db", tmp_path / "token"
+    for script in scripts.values():
+        # The page's own variable, which it keeps up to date.
+        code = script.read_text().replace("url, token, ticketId", "url, place, ticketId")
+        read = 'Object.defineProperty(globalThis, "token", { get: () => readFileSync(place) });'
+        imported = 'import { readFileSync } from "fs";\n'
+        script.write_text(imported + code.replace(FIRST, FIRST + read))
+
+    with serve(database) as process:
+        place.write_text(await on(database, issue))
+        yours = begin(process) | {"place": str(place)}
+        async with AsyncExitStack() as stack, asyncio.timeout(60):
+            followers = {
+                name: await stack.enter_async_context(follow(script, yours))
+                for name, script in scripts.items()
+            }
+            write(process, range(2))
+            for follower in followers.values():
+                await follower.read_until("1")
+            token = place.read_text()
+            place.write_text(process.token)
+            await expire(database, token)
+            await until_refused(process, token)
+            write(process, range(2, 4))
+            for follower in followers.values():
+                await follower.read_until("3")
+
+    shown = {name: follower.shown for name, follower in followers.items()}
+    assert set(map(tuple, shown.values())) == {("0", "1", "2", "3")}
+    assert len(shown) == 6
+
+
+def issue(session: Session) -> str:
+    token = create_token(
+        session,
+        name="soon over",
+        actor_id=uuid4(),
+        scopes=[Scope.READ],
+        created_at=utc_now(),
+        expires_at=utc_now() + timedelta(hours=1),
+    )
+    return token.text
+
+
+async def expire(database: Path, token: str) -> None:
+    def end(session: Session) -> None:
+        row = session.get(AccessToken, parse_token(token).id)
+        assert row
+        row.expires_at = utc_now()
+
+    await on(database, end)
+
+
+async def on(database: Path, work: Callable[[Session], T]) -> T:
+    opened = open_database(f"sqlite+aiosqlite:///{database}")
+    try:
+        return await opened.write(work)
+    finally:
+        await opened.close()
+
+
+async def until_refused(process: Process, token: str) -> None:
+    """Ask with a token until it has expired."""
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(base_url=process.origin, headers=headers) as http:
+        while (await http.get(f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}")).is_success:
+            pass
