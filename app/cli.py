@@ -20,6 +20,7 @@ from app.commands import (
     compact,
     copy,
     create,
+    erase,
     list_all,
     migrate_database,
     print_sdl,
@@ -104,6 +105,17 @@ def _parser() -> argparse.ArgumentParser:
     copying.set_defaults(command=copy)
     printing = commands.add_parser("schema", help="print the GraphQL schema")
     printing.set_defaults(command=print_sdl)
+    erasing = commands.add_parser(
+        "erase-actor", help="replace an actor's id by a random one everywhere, remove the name"
+    )
+    erasing.add_argument("id", type=_uuid, help="the UUID of the actor")
+    erasing.add_argument(
+        "--redact-messages", action="store_true", help="redact everything in their entries, too"
+    )
+    erasing.add_argument(
+        "--apply", action="store_true", help="do it; otherwise it only says what it would change"
+    )
+    erasing.set_defaults(command=erase)
     actors = commands.add_parser("actor", help="name the actors")
     _add_actor_commands(actors.add_subparsers(required=True, metavar="COMMAND"))
     tokens = commands.add_parser("token", help="issue, list and revoke tokens")

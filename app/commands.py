@@ -24,6 +24,7 @@ from app.activity.values import format_datetime, utc_now
 from app.auth import IssuedToken, Scope, Token, Viewer
 from app.demo import ADA, ALAN, PRINTER, DemoClock, demo_hints, load_demo
 from app.environment import OperatorError, read_settings
+from app.erasure import erase_actor
 from app.errors import InvalidInput
 from app.graphql.schema import print_schema
 from app.log import configure_log
@@ -43,6 +44,7 @@ from app.store.actors import upsert_actors
 from app.store.copying import copy_database
 from app.store.database import SQLITE, parse_url, shown_address
 from app.store.engine import Database
+from app.store.erasure import count_traces
 from app.store.errors import DatabaseUnusable
 from app.store.migrate import migrate, newest_revision, require_current, require_whole
 from app.store.queries import has_tickets, load_tickets
@@ -131,6 +133,25 @@ def set_actor(options: argparse.Namespace) -> None:
     setting = partial(upsert_actors, updates=[update], now=utc_now())
     [actor] = asyncio.run(with_database(read_settings(), lambda database: database.write(setting)))
     print(f"{actor.id}  {actor.name or '-'}  {actor.avatar_url or '-'}")
+
+
+def erase(options: argparse.Namespace) -> None:
+    """Say what names the actor; with `--apply`, erase them."""
+    settings = read_settings()
+    counting = partial(count_traces, actor_id=options.id)
+    traces = asyncio.run(with_database(settings, lambda database: database.read(counting)))
+    for kind, count in traces.items():
+        print(f"{count} {kind}")
+    if not options.apply:
+        print("Nothing is changed. Run it with --apply to erase the actor.")
+        return
+    new_id = asyncio.run(
+        erase_actor(settings, options.id, show_progress, redacts=options.redact_messages)
+    )
+    print(
+        f"Erased: {new_id} takes the place of the id. Processes that serve may show pages with the "
+        "old one from memory until their tickets change: restart them, or send SIGHUP."
+    )
 
 
 def create(options: argparse.Namespace) -> None:

@@ -205,6 +205,16 @@ class IdempotencyKey(SQLModel, table=True):
     is_forgotten: bool
 
 
+class ActorErasure(SQLModel, table=True):
+    """The erasures of actors that have begun and not ended, so that they can go on."""
+
+    __tablename__: ClassVar[str] = "actor_erasure"
+    __table_args__ = _WITHOUT_ROWID
+
+    actor_id: UUID = Field(primary_key=True)
+    replacement_id: UUID
+
+
 class Actor(SQLModel, table=True):
     """What people call the actors. Of one who was never named there is no row."""
 

@@ -23,7 +23,7 @@ FLOORS = [
     {"app.graphql"},
     {"app.rest", "app.health", "app.metrics"},
     {"app.main"},
-    {"app.demo", "app.environment", "app.server"},
+    {"app.demo", "app.erasure", "app.environment", "app.server"},
     {"app.backups", "app.commands"},
     {"app.transfer"},
     {"app.cli"},

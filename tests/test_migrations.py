@@ -44,7 +44,7 @@ async def test_timelines_are_stored_in_the_order_of_their_keys(settings: Setting
 
     found = await on_database(settings.database_url, definitions)
 
-    assert len(found) == 8
+    assert len(found) == 9
     assert all(definition.strip().endswith("WITHOUT ROWID") for definition in found)
 
 

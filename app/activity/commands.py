@@ -274,9 +274,13 @@ class DeleteActivity(_Existing):
 
 @dataclass(frozen=True, slots=True)
 class RedactActivity(_Existing):
-    """Removes message and metadata from every version of an entry, for good."""
+    """Removes message and metadata from every version of an entry, for good.
+
+    The operator is no actor: what they redact was redacted by nobody.
+    """
 
     reason: str
+    is_by_operator: bool = False
 
     def check(self, limits: InputLimits) -> None:  # noqa: ARG002
         check_reason(self.reason)

@@ -97,7 +97,7 @@ def _update_activity(
         _require_version(command, activity)
     _require_same_merge(activity, updated)
     require_not_merged(state, command)
-    return changed(state, activity, updated, viewer, now)
+    return changed(state, activity, updated, viewer.actor_id, now)
 
 
 def _may_be_repeated(
@@ -137,7 +137,7 @@ def _delete_activity(
     _require_version(command, activity)
     if activity.activity_type is not ActivityType.MERGED_INTO:  # its deletion undoes the merge
         require_not_merged(state, command)
-    return changed(state, activity, replace(activity, deleted_at=now), viewer, now)
+    return changed(state, activity, replace(activity, deleted_at=now), viewer.actor_id, now)
 
 
 def _has_deleted(viewer: Viewer, activity: Activity, command: DeleteActivity) -> bool:
@@ -165,7 +165,8 @@ def _redact_activity(
         metadata=_without_free_data(activity),
         redacted_version=activity.version + 1,
     )
-    return changed(state, activity, redacted, viewer, now, command.reason)
+    by = None if command.is_by_operator else viewer.actor_id
+    return changed(state, activity, redacted, by, now, command.reason)
 
 
 def _without_free_data(activity: Activity) -> JSONObject:
@@ -193,7 +194,7 @@ def _restore_activity(
     if activity.deleted_at is None and holds_same(activity, restored):
         return Outcome(state.tickets[activity.ticket_id], activity)
     require_not_merged(state, command)
-    return changed(state, activity, restored, viewer, now)
+    return changed(state, activity, restored, viewer.actor_id, now)
 
 
 def _restorable(state: State, activity: Activity, version: int) -> Content:

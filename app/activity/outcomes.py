@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID
 
 from app.activity.commands import CreateActivity, DeleteActivity, RestoreActivity, UpdateActivity
 from app.activity.state import (
@@ -32,13 +33,11 @@ def changed(
     state: State,
     before: Activity,
     after: Activity,
-    viewer: Viewer,
+    by: UUID | None,
     now: datetime,
     reason: str | None = None,
 ) -> Outcome:
-    after = replace(
-        after, version=before.version + 1, updated_at=now, updated_by_id=viewer.actor_id
-    )
+    after = replace(after, version=before.version + 1, updated_at=now, updated_by_id=by)
     change = Change(
         change_type=_change_type(before, after),
         ticket=_ticket_after(_unmerged(state.tickets[before.ticket_id], before, after), now),

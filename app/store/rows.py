@@ -24,6 +24,7 @@ CHANGE: Table = _table(models.TicketActivityChange)
 CURSOR_KEY: Table = _table(models.CursorKey)
 TOKEN: Table = _table(models.AccessToken)
 ACTOR: Table = _table(models.Actor)
+ACTOR_ERASURE: Table = _table(models.ActorErasure)
 IDEMPOTENCY_KEY: Table = _table(models.IdempotencyKey)
 
 
