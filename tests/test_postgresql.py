@@ -32,7 +32,7 @@ from app.store.text_search import holds_words
 from app.timeline import Timeline
 from tests.support.engines import PostgresqlEngine
 from tests.support.postgresql import StartedServer, running_postgresql
-from tests.support.service import Clock
+from tests.support.service import UPDATE, Clock, start
 
 pytestmark = pytest.mark.postgresql
 
@@ -176,6 +176,27 @@ async def test_a_change_by_another_process_wakes_a_reader(
                 assert [change.activity.message for change in await news] == ["from afar"]
 
 
+async def test_of_thousands_of_followed_tickets_each_is_asked_for(settings: Settings) -> None:
+    how = {"database_poll_seconds": 0.05, "database_listen": False}
+    ticket = a_ticket()
+    async with process(settings, **how) as one, process(settings, **how) as other:
+        created = await one.submit(ADA, ticket)
+        seq = created.changes[0].seq
+        followed = [UUID(int=number) for number in range(2100)] + [ticket.ticket_id]
+        readers = [one.feed.follow(id_, seq) for id_ in followed]
+        waiting = [asyncio.ensure_future(anext(reader)) for reader in readers]
+        await other.submit(ADA, a_comment(ticket, "from afar"))
+
+        async with asyncio.timeout(30):
+            changes = await waiting[-1]
+        assert [change.activity.message for change in changes] == ["from afar"]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for reader in readers:
+            await reader.aclose()
+
+
 async def test_a_lost_listener_is_replaced_and_nothing_is_missed(
     settings: Settings, engine: PostgresqlEngine
 ) -> None:
@@ -244,6 +265,36 @@ async def test_a_connection_lost_during_the_commit_is_in_doubt(
         assert await messages(timeline) in ([], ["in doubt"])
         await timeline.submit(ADA, a_comment(ticket, "after"))
         assert (await messages(timeline))[-1] == "after"
+
+
+@pytest.mark.parametrize("door", ["rest", "graphql"])
+async def test_both_doors_say_that_a_write_is_in_doubt(
+    settings: Settings, engine: PostgresqlEngine, door: str
+) -> None:
+    def end(connection: Any) -> None:
+        engine.server.execute(f"SELECT pg_terminate_backend({pid_of(connection)})")
+
+    async with start(settings) as service:
+        author = await service.client()
+        entry = await author.create_activity(await author.create_ticket(), message="before")
+        ticket_id, id_ = entry["ticketId"], entry["id"]
+        input_ = {"ticketId": ticket_id, "activityId": id_, "message": "after"}
+
+        with once("commit", end):
+            if door == "rest":
+                answer = await author.put(ticket_id, id_, {"message": "after"})
+                code = answer.json()["code"]
+                assert answer.status_code == 500
+            else:
+                document = await author.graphql(UPDATE, input=input_)
+                [error] = document["errors"]
+                code = error["extensions"]["code"]
+
+        assert code == "WRITE_IN_DOUBT"
+        found = await author.find(ticket_id, id_)
+        assert found
+        assert (found["version"], found["message"]) in [(1, "before"), (2, "after")]
+        assert (await author.put(ticket_id, id_, {"message": "again"})).status_code == 200
 
 
 async def test_a_deadlock_is_resolved_by_a_repetition(settings: Settings) -> None:

@@ -10,7 +10,7 @@ import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -51,7 +51,9 @@ class Bell:
         if self._task:
             await self._task
         if self._connection:
-            await self._connection.close(timeout=1)
+            # Its server may be away; then the connection ends with this process.
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._connection.close(timeout=1)
 
     async def _ring(self) -> None:
         try:

@@ -32,6 +32,7 @@ _RECENT: Final = 64
 _RECENT_CHARACTERS: Final = 256 * 1024
 _READS: Final = 8  # pages of the history that are read at a time
 _TICKETS_PER_LOAD: Final = 16  # so that a load is short enough for a shared connection
+_TICKETS_PER_LOOK: Final = 2048  # whose newest `seq` one load reads
 _OWNER: Final = ""  # the token id of the feed's own reads
 _PAUSE_SECONDS: Final = 1
 
@@ -199,14 +200,17 @@ class Feed:
                     self.notify(changed)
 
     async def _find_changed(self) -> None:
-        last_seqs = await self._load(partial(load_last_seqs, ids=list(self._topics)))
-        self.notify(
-            {
-                ticket_id
-                for ticket_id, seq in last_seqs.items()
-                if (topic := self._topics.get(ticket_id)) and seq > topic.last_seq
-            }
-        )
+        followed = list(self._topics)
+        for begin in range(0, len(followed), _TICKETS_PER_LOOK):
+            ids = followed[begin : begin + _TICKETS_PER_LOOK]
+            last_seqs = await self._load(partial(load_last_seqs, ids=ids))
+            self.notify(
+                {
+                    ticket_id
+                    for ticket_id, seq in last_seqs.items()
+                    if (topic := self._topics.get(ticket_id)) and seq > topic.last_seq
+                }
+            )
 
     @asynccontextmanager
     async def _topic(self, ticket_id: UUID) -> AsyncIterator[_Topic]:
