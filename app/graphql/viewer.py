@@ -12,8 +12,8 @@ from app.graphql.enums import Scope
 class Viewer:
     id: strawberry.ID = strawberry.field(
         description=(
-            "Names the token for good, for caches: two tokens of one actor are two viewers, but those "
-            "that an identity provider issues to one actor are one. `node` does not find it."
+            "Names the token for good, for caches: two tokens of one actor are two viewers, but "
+            "those that an identity provider issues to one actor are one. `node` does not find it."
         )
     )
     actor_id: UUID = strawberry.field(description="The actor who is recorded with every change.")
