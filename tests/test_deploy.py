@@ -1,17 +1,25 @@
 """The files of `deploy/`, checked by the programs that read them and run for real."""
 
+import asyncio
 import shutil
+import ssl
 import subprocess
+from collections.abc import Iterator
 from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 
 import httpx2
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from app.cli import main
+from app.demo import PRINTER
 from app.server import protocol
-from tests.support.process import ROOT, environment
+from tests.support.live import FOLLOW, events_of, receive, send, stand
+from tests.support.process import ROOT, environment, serve
+from tests.test_exposure import certificate as certificate  # noqa: PLC0414, a fixture
 from tests.test_metrics import free_port
 
 DEPLOY = ROOT / "deploy"
@@ -84,6 +92,74 @@ def test_the_first_client_of_a_socket_of_systemd_starts_the_service(tmp_path: Pa
     finally:
         started.terminate()
         started.wait(timeout=30)
+
+
+# nginx
+
+
+@pytest.fixture
+def proxied(tmp_path: Path, certificate: Path) -> Iterator[tuple[str, str, Path]]:
+    """The address of nginx with the example before a service, a token, and its log."""
+    port, log = free_port(), tmp_path / "access.log"
+    with serve(tmp_path / "demo.db", trusted_proxies="127.0.0.1") as process:
+        example = (DEPLOY / "nginx.conf").read_text()
+        for old, new in {
+            "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+            "127.0.0.1:8000": process.origin.removeprefix("http://"),
+            "/etc/ssl/tickets.pem": str(certificate),
+            "/etc/ssl/tickets.key": str(certificate),
+            "/var/log/nginx/tickets.log": str(log),
+        }.items():
+            assert old in example
+            example = example.replace(old, new)
+        (tmp_path / "nginx.conf").write_text(
+            f"daemon off; user root; pid {tmp_path}/pid; events {{}}\nhttp {{\n{example}\n}}\n"
+        )
+        nginx = subprocess.Popen(
+            ["nginx", "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"]
+        )
+        try:
+            yield f"https://127.0.0.1:{port}/tickets", process.token, log
+        finally:
+            nginx.terminate()
+            nginx.wait(timeout=30)
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+async def test_nginx_passes_requests_streams_and_web_sockets_on_and_logs_no_query(
+    proxied: tuple[str, str, Path], certificate: Path
+) -> None:
+    address, token, log = proxied
+    trusting = ssl.create_default_context(cafile=certificate)
+    bearer = {"Authorization": f"Bearer {token}"}
+    transport = httpx2.AsyncHTTPTransport(retries=10, verify=trusting)  # until it listens
+    follow_all = {"query": FOLLOW, "variables": {"ticketId": str(PRINTER)}}
+
+    async with httpx2.AsyncClient(transport=transport, headers=bearer, timeout=30) as http:
+        ready = await http.get(f"{address}/readyz?token={token}")
+        large = await http.post(f"{address}/graphql", content=b" " * (1024 * 1024 + 1))
+        accepted = {"Accept": "text/event-stream"}
+        async with (
+            http.stream("POST", f"{address}/graphql", json=follow_all, headers=accepted) as stream,
+            asyncio.timeout(10),
+        ):  # buffered, the first event would not come
+            events = events_of(stream)
+            begun = await stand(events)
+    async with connect(
+        address.replace("https", "wss") + "/graphql",
+        subprotocols=[Subprotocol("graphql-transport-ws")],
+        ssl=trusting,
+    ) as ws:
+        await send(ws, type="connection_init", payload=bearer)
+        acknowledged = await receive(ws)
+
+    assert ready.json() == {"status": "ready"}
+    assert large.status_code in (413, 415)
+    assert large.json()["errors"]
+    assert begun
+    assert acknowledged == {"type": "connection_ack"}
+    assert "/tickets/readyz" in log.read_text()
+    assert token not in log.read_text()
 
 
 # What an operator asks before the first start
