@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +15,7 @@ from sqlalchemy import Engine, event
 from app.auth import Scope
 from app.settings import Settings
 from tests.support.live import feed, follow, receive, web_socket
+from tests.support.process import ROOT
 from tests.support.service import ACTIVITY_FIELDS, JSON, UPDATE, Client, Service, start
 from tests.test_parity import ACCEPTED, KEPT, REFUSED, comparable, encoded
 
@@ -297,6 +300,18 @@ def outcome_of(payload: JSON) -> tuple[str | None, str | None]:
     [code] = [error["code"] for error in payload["userErrors"]] or [None]
     activity = comparable(payload["ticketActivity"])
     return code, json.dumps(activity) if activity else None
+
+
+def test_the_script_imports_with_true_times_and_looks_it_up(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [ROOT / "scripts/import_entries", tmp_path / "imported.db", "--entries", "1150"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 of 2 tickets are not as they were imported" in done.stdout
 
 
 @given(
