@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from app.activity.commands import RedactActivity
-from app.activity.values import EPOCH, utc_now
+from app.activity.values import utc_now
 from app.auth import Scope, Viewer
 from app.main import create_timeline, running
 from app.settings import Settings
@@ -38,7 +38,7 @@ async def erase_actor(settings: Settings, actor_id: UUID, report: Report, *, red
             pass
         if redacts:
             await _redact(timeline, replacement_id)
-        await database.write(partial(erasure.end_erasure, actor_id=actor_id, since=EPOCH))
+        await database.write(partial(erasure.end_erasure, actor_id=actor_id))
         await database.write(database.mark_erasure)
         await database.erase()
     return replacement_id

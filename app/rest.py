@@ -81,7 +81,8 @@ class _Door:
     ) -> Response:
         scope = request.scope
         conditions = [header_values(scope, name) for name in (b"if-match", b"if-none-match")]
-        keyed = await self.timeline.keyed_request(viewer, key, scope["path"], conditions, body)
+        target = [scope["path"], command.allows_merged]
+        keyed = await self.timeline.keyed_request(viewer, key, target, conditions, body)
         step = Step(keyed, 1, partial(_answer, identifier=request_id(scope)))
         try:
             await self.timeline.submit(viewer, command, step)

@@ -7,6 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +28,7 @@ from tests.support.service import (
     JSON,
     UPDATE,
     Client,
+    Clock,
     Service,
     activity_url,
     start,
@@ -353,6 +355,7 @@ async def test_another_request_under_the_key_is_refused(
         await put(author, entry, "k", {"message": "1", "ignored": 1}),
         await put(author, entry, "k", {"message": "1"}, **{"If-Match": '"1"'}),
         await put(author, other, "k", {"message": "1"}),
+        await put_allowing_merged(author, entry, "k", {"message": "1"}),
         await put(author, entry, "g", {"message": "2"}),
         await post(author, "k", UPDATE, input=update_of(entry, "1")),
         await post(author, "g", UPDATE, input=update_of(entry, "x")),
@@ -361,6 +364,11 @@ async def test_another_request_under_the_key_is_refused(
         assert_reused(response)
 
     assert await messages(service, entry) == ["0", "other", "1", "2"]
+
+
+async def put_allowing_merged(client: Client, entry: JSON, key: str, body: JSON) -> httpx2.Response:
+    url = activity_url(entry["ticketId"], entry["id"]) + "?allowMerged=true"
+    return await client.request("PUT", url, json=body, headers={"Idempotency-Key": key})
 
 
 def update_of(entry: JSON, message: str) -> JSON:
@@ -624,3 +632,28 @@ async def test_a_redaction_reaches_the_answers_that_are_kept(
         assert "swordfish" not in again.text
     assert len(await service.history(entry["ticketId"])) == 5
     assert not [row.body for row in await service.database.read(keys) if row.body]
+
+
+class TickingClock(Clock):
+    """Goes on by a millisecond each time it is read."""
+
+    def __call__(self) -> datetime:
+        self.advance(milliseconds=1)
+        return self.now
+
+
+async def test_a_redaction_reaches_the_answer_to_the_creation(settings: Settings) -> None:
+    """Its key was claimed a moment before the entry was created."""
+    async with start(settings, TickingClock()) as service:
+        moderator = await service.client(*Scope)
+        new = {"ticketId": await moderator.create_ticket()}
+        created = await post(moderator, "k", CREATE_ACTIVITY, input=comment(new, "swordfish"))
+        entry = created.json()["data"]["createTicketActivity"]["ticketActivity"]
+
+        redacted = {"ticketId": entry["ticketId"], "activityId": entry["id"], "reason": "asked"}
+        assert await moderator.mutate(REDACT, **redacted) == {"userErrors": []}
+
+        again = await post(moderator, "k", CREATE_ACTIVITY, input=comment(new, "swordfish"))
+        assert again.status_code == 200
+        assert "swordfish" not in again.text
+        assert not [row.body for row in await service.database.read(keys) if row.body]

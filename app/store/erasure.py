@@ -114,8 +114,8 @@ def find_unredacted(session: Session, actor_id: UUID, after: Key | None) -> list
     return [(ticket_id, id_) for ticket_id, id_ in session.connection().execute(statement)]
 
 
-def end_erasure(session: Session, actor_id: UUID, since: datetime) -> None:
+def end_erasure(session: Session, actor_id: UUID) -> None:
     """Forget which id took the place of the actor's, and the answers that may show it."""
-    forget_answers(session, since)
+    forget_answers(session)
     statement = delete(rows.ACTOR_ERASURE).where(_ERASURE.actor_id == actor_id)
     session.connection().execute(statement)

@@ -49,7 +49,7 @@ _DELETE = delete(rows.IDEMPOTENCY_KEY).where(are_among(_KEY.owner, _KEY.key, "ke
 _FULL = select(_KEY.owner).group_by(_KEY.owner).having(func.count() >= bindparam("maximum"))
 _FORGET = (
     update(rows.IDEMPOTENCY_KEY)
-    .where(_KEY.created_at >= bindparam("since"))
+    .where(_KEY.is_forgotten.is_(False))
     .values(status=None, headers=None, body=None, is_forgotten=True)
 )
 _VERSION = select(
@@ -168,13 +168,14 @@ def find_full_owners(session: Session, maximum: int) -> frozenset[str]:
     return frozenset(session.exec(_FULL, params={"maximum": maximum}))
 
 
-def forget_answers(session: Session, since: datetime) -> None:
-    """Remove the answers to requests since a time, which may show what is redacted, for good.
+def forget_answers(session: Session) -> None:
+    """Remove all answers, for good: any of them may show what is redacted.
 
-    The outcomes of their steps stay, so a repeat has no effect and is answered anew. An answer that
-    is on its way is not kept when it comes.
+    Also one under a key that is older than the entry: a request may create the entry, or be
+    answered, long after it claimed its key. The outcomes of the steps stay, so a repeat has no
+    effect and is answered anew. An answer that is on its way is not kept when it comes.
     """
-    session.exec(_FORGET, params={"since": since})
+    session.exec(_FORGET)
 
 
 def _new_row(request: KeyedRequest, now: datetime) -> dict[str, Any]:

@@ -334,9 +334,9 @@ class Writer:
         store_changes(session, changes)
         if keys:
             keys.store()
-        if redacted := [change.activity for change in changes if change.is_redaction]:
+        if _has_redaction(changes):
             # After the answers of this unit of work were kept: they may show what it redacts.
-            forget_answers(session, min(activity.created_at for activity in redacted))
+            forget_answers(session)
             self.database.mark_erasure(session)
         return verdicts
 
