@@ -110,11 +110,15 @@ class Turns:
 
     def _may_begin(self, account: _Account) -> bool:
         """Whether the token is alone, or has used no more than its share."""
-        others = self._working - (account.in_work > 0)
+        others = self._others(account)
         if not others:
             return True
         self._decay()
         return account.used <= self._total / (others + 1) + TOLERANCE_SECONDS
+
+    def _others(self, account: _Account) -> int:
+        """Count the other tokens with requests in work."""
+        return self._working - (account.in_work > 0)
 
     def _begin(self, account: _Account) -> None:
         account.in_work += 1
@@ -145,12 +149,14 @@ class Turns:
             raise
 
     def _admit_waiting(self) -> None:
-        """Let the first requests of one token begin whose share allows it."""
+        """Let the first request of a token begin whose share allows it; all, if it is alone."""
         token_id, account = next(iter(self._waiting.items()))
-        if self._may_begin(account):
-            self._admit(token_id, account)
-        else:
+        if not self._may_begin(account):
             self._waiting.move_to_end(token_id)
+            return
+        self._admit(token_id, account)
+        while account.waiting and len(self._waiting) == 1 and not self._others(account):
+            self._admit(token_id, account)
 
     def _admit(self, token_id: str, account: _Account) -> None:
         was_idle = not account.in_work

@@ -79,6 +79,20 @@ async def test_of_two_that_compete_the_one_that_used_more_waits(
     assert events == ["light", "heavy"]
 
 
+async def test_those_that_waited_are_in_work_together_once_their_token_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
+    turns = Turns(1000)
+    turns.charge(HEAVY, 0.5)
+    together = asyncio.Barrier(3)
+    async with in_work(turns, LIGHT):
+        waiting = [asyncio.create_task(turns.run(HEAVY, together.wait())) for _ in range(3)]
+        await settled()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
+
+
 async def test_a_token_over_its_share_still_gets_a_turn_now_and_then() -> None:
     turns = Turns(1000)
     await turns.run(HEAVY, use(0.2))
