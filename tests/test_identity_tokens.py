@@ -134,6 +134,7 @@ async def test_asymmetric_algorithms_are_accepted(
         ({}, {"scope": "activity:read other activity:private"}, ["READ", "PRIVATE"]),
         ({}, {"scope": ["activity:moderate", 7, None]}, ["MODERATE"]),
         ({"scope_claim": "scp"}, {"scp": ["activity:read"]}, ["READ"]),
+        ({"scopes": {}}, {"scope": "activity:read activity:moderate"}, []),
         (
             {
                 "scope_claim": ["realm_access", "roles"],

@@ -272,7 +272,9 @@ def _scopes_of(claims: dict[str, Any], provider: IdentityProvider) -> frozenset[
     """Return the scopes of ours that the token has. Names of no meaning here are ignored."""
     found = _claim(claims, provider.scope_claim)
     names = found.split(" ") if isinstance(found, str) else found
-    meanings = provider.scopes or {scope.value: (scope,) for scope in Scope}
+    meanings = provider.scopes
+    if meanings is None:
+        meanings = {scope.value: (scope,) for scope in Scope}
     return frozenset(
         scope
         for name in (names if isinstance(names, list) else ())
