@@ -73,6 +73,7 @@ class Turns:
 
         Raises Busy where too many requests of the token wait, or this one waited for too long.
         """
+        self._decay()  # before the account is made: it drops those that are not in use
         account = self._account(token_id)
         if self._may_begin(account) and not account.waiting:
             self._begin(account)
@@ -113,7 +114,6 @@ class Turns:
         others = self._others(account)
         if not others:
             return True
-        self._decay()
         return account.used <= self._total / (others + 1) + TOLERANCE_SECONDS
 
     def _others(self, account: _Account) -> int:
@@ -174,6 +174,7 @@ class Turns:
     def _on_time(self) -> None:
         """Give one turn whatever the shares are, so that nobody waits for ever."""
         self._timer = None
+        self._decay()
         if self._waiting:
             token_id, account = next(iter(self._waiting.items()))
             if account.in_work:

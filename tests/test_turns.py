@@ -122,6 +122,15 @@ async def test_what_was_used_long_ago_does_not_count(monkeypatch: pytest.MonkeyP
         await turns.run(HEAVY, use(0))
 
 
+async def test_an_account_is_kept_while_its_requests_are_in_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "HALF_LIFE_SECONDS", 1e-9)  # something is dropped each time
+    turns = Turns(1000)
+    async with in_work(turns, LIGHT), in_work(turns, HEAVY):
+        assert {*turns._accounts} == {LIGHT, HEAVY}
+
+
 async def test_who_waits_too_long_is_busy_and_leaves_nothing_behind() -> None:
     turns = Turns(0.001)
     turns.charge(HEAVY, 0.5)
