@@ -33,6 +33,8 @@ MAX_WAITING: Final = 1000
 
 _MAX_ACCOUNTS: Final = 10_000
 _NEGLIGIBLE_SECONDS: Final = 1e-4
+_NEXT_SECONDS: Final = 0.001
+"""Time between two requests of a token that begin because it is alone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +69,7 @@ class Turns:
     _decayed_at: float = field(default_factory=time.monotonic)
     _waiting: OrderedDict[str, _Account] = field(default_factory=OrderedDict)
     _timer: asyncio.TimerHandle | None = None
+    _next: asyncio.TimerHandle | None = None
 
     async def run(self, token_id: str, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in a turn of the token, and charge the token for its processor time.
@@ -149,14 +152,22 @@ class Turns:
             raise
 
     def _admit_waiting(self) -> None:
-        """Let the first request of a token begin whose share allows it; all, if it is alone."""
+        """Let the first request of a token begin whose share allows it."""
         token_id, account = next(iter(self._waiting.items()))
         if not self._may_begin(account):
             self._waiting.move_to_end(token_id)
             return
         self._admit(token_id, account)
-        while account.waiting and len(self._waiting) == 1 and not self._others(account):
-            self._admit(token_id, account)
+        if account.waiting and not self._next and not self._others(account):
+            # The token is alone, perhaps only until the answer before has reached its client. So
+            # the others do not all begin at once.
+            loop = asyncio.get_running_loop()
+            self._next = loop.call_later(_NEXT_SECONDS, self._admit_next)
+
+    def _admit_next(self) -> None:
+        self._next = None
+        if self._waiting:
+            self._admit_waiting()
 
     def _admit(self, token_id: str, account: _Account) -> None:
         was_idle = not account.in_work

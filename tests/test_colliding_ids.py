@@ -122,7 +122,7 @@ async def carry_out(
 
 
 @settings(
-    max_examples=50,
+    max_examples=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -45,7 +45,7 @@ SAMPLES: dict[str, list[Any]] = {
     "JSONObject": [{}, {"a": [1, None]}],
 }
 GENERATED = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,

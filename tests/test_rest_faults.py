@@ -113,7 +113,7 @@ async def test_openapi_documents_every_status(openapi: JSON) -> None:
     operations = openapi["paths"][ACTIVITY_PATH]
 
     assert set(operations["put"]["responses"]) == {
-        *("200", "401", "403", "404", "408", "412", "413", "414"),
+        *("200", "401", "403", "404", "408", "409", "412", "413", "414"),
         *("415", "422", "429", "431", "500", "503"),
     }
     assert (
