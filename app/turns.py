@@ -33,6 +33,8 @@ MAX_WAITING: Final = 1000
 
 _MAX_ACCOUNTS: Final = 10_000
 _NEGLIGIBLE_SECONDS: Final = 1e-4
+_LONG_STEP_SECONDS: Final = 0.004
+_LONG_STEP_FACTOR: Final = 4
 _NEXT_SECONDS: Final = 0.001
 """Time between two requests of a token that begin because it is alone."""
 
@@ -214,6 +216,11 @@ class Turns:
         self._total = sum(account.used for account in self._accounts.values())
 
 
+def _price(seconds: float) -> float:
+    """Return what a step is charged: more than its time if everybody else had to wait for long."""
+    return seconds if seconds < _LONG_STEP_SECONDS else _LONG_STEP_FACTOR * seconds
+
+
 @coroutine
 def _metered(
     work: Coroutine[Any, Any, T], turns: Turns, account: _Account
@@ -228,7 +235,7 @@ def _metered(
             result: T = end.value
             return result
         finally:
-            turns._add(account, time.perf_counter() - began)
+            turns._add(account, _price(time.perf_counter() - began))
         error = None
         try:
             yield awaited
