@@ -194,5 +194,5 @@ def test_a_database_that_the_service_cannot_use_once_it_starts_is_one_clear_line
     assert ended.returncode not in (0, None)
     assert "Traceback" not in ended.stderr
     said = [line for line in ended.stderr.splitlines() if "key of feed cursors" in line]
-    assert len(said) >= workers
+    assert said  # the first worker that fails ends the others, perhaps before they say it
     assert "The database lacks its key of feed cursors; restore a backup." in said[0]
