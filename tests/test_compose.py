@@ -10,7 +10,7 @@ from app.settings import ENV_PREFIX, Settings
 from app.store.database import POSTGRESQL, parse_url
 
 ROOT = Path(__file__).parent.parent
-COMPOSE: Any = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+COMPOSE: Any = yaml.safe_load((ROOT / "scripts/deploy/compose.yaml").read_text())
 SERVICES = {name: value for name, value in COMPOSE["services"].items() if "build" in value}
 
 
@@ -39,7 +39,7 @@ def test_a_service_is_built_by_a_lock_that_exists(name: str) -> None:
         line.split()[-1] for line in build["dockerfile_inline"].splitlines() if "install" in line
     ]
 
-    assert (ROOT / "deploy" / build["context"]).resolve() == ROOT
+    assert (ROOT / "scripts/deploy" / build["context"]).resolve() == ROOT
     assert (ROOT / "scripts" / installed).exists()
 
 

@@ -1,4 +1,4 @@
-"""The files of `deploy/`, checked by the programs that read them and run for real."""
+"""The files of `scripts/deploy/`, checked by the programs that read them and run for real."""
 
 import asyncio
 import shutil
@@ -22,7 +22,7 @@ from tests.support.process import ROOT, environment, serve
 from tests.test_exposure import certificate as certificate  # noqa: PLC0414, a fixture
 from tests.test_metrics import free_port
 
-DEPLOY = ROOT / "deploy"
+DEPLOY = ROOT / "scripts/deploy"
 SERVICE = (DEPLOY / "ticket-activity.service").read_text()
 INSTALLED = "/opt/ticket-activity/.venv"
 

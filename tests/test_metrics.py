@@ -22,7 +22,7 @@ from tests.support.process import ROOT, Process, environment, serve
 from tests.test_shutdown import WORKERS, children
 
 PATH = f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}"
-DASHBOARD = json.loads((ROOT / "deploy/grafana-dashboard.json").read_text())
+DASHBOARD = json.loads((ROOT / "scripts/deploy/grafana-dashboard.json").read_text())
 ENTRY = f"""query Entry {{
   ticketActivity(ticketId: "{PRINTER}", activityId: "{COMMENT}") {{ id }}
 }}"""
