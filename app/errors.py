@@ -134,7 +134,7 @@ class IdempotencyKeyReused(ServiceError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The Idempotency-Key came with another request before; send each request with a key "
+            "The idempotency key came with another request before; send each request with a key "
             "of its own."
         )
 

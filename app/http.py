@@ -209,12 +209,16 @@ def idempotency_key(scope: Scope) -> str | None:
     values = header_values(scope, b"idempotency-key")
     if not values:
         return None
-    if len(values) > 1 or not _IDEMPOTENCY_KEY.fullmatch(values[0]):
-        raise InvalidInput(
-            "The header Idempotency-Key must be sent once, as 1 to "
-            f"{_MAX_IDEMPOTENCY_KEY_LENGTH} visible ASCII characters without a space."
-        )
-    return values[0]
+    key = values[0] if len(values) == 1 else None
+    return require_idempotency_key(key, "The header Idempotency-Key must be sent once, as")
+
+
+def require_idempotency_key(key: object, rule: str, *path: str) -> str:
+    """Return a key as it is. Raise InvalidInput, whose message begins with the rule."""
+    if isinstance(key, str) and _IDEMPOTENCY_KEY.fullmatch(key):
+        return key
+    limit = f"1 to {_MAX_IDEMPOTENCY_KEY_LENGTH} visible ASCII characters without a space"
+    raise InvalidInput(f"{rule} {limit}.", path=path)
 
 
 def request_id(scope: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ ERROR_CODES: Final = {
     "COMMITTED_UNREAD": "The write stands, this part of its payload could not be read. Query it.",
     "DEADLINE_EXCEEDED": "The query took too long and was cancelled. Ask for less.",
     "IDEMPOTENCY_KEY_REUSED": (
-        "The `Idempotency-Key` came with another request before. Send this one with another key."
+        "The idempotency key came with another request before. Send this one with another key."
     ),
     "TOO_MANY_IDEMPOTENCY_KEYS": "The token has used too many idempotency keys of late.",
     "TOO_MANY_SUBSCRIPTIONS": "The token has as many subscriptions open as it may.",

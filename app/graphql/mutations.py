@@ -49,8 +49,9 @@ from app.graphql.types import Ticket, TicketActivity
     description=(
         "What can be written. Expected failures are data, in `userErrors`; whatever is answered "
         "without one is on disk. Every field needs the scopes `activity:read` and "
-        "`activity:write`, or `activity:moderate` in place of the latter. Over HTTP the header "
-        "`Idempotency-Key` gives a request one effect and one answer, however often it is sent."
+        "`activity:write`, or `activity:moderate` in place of the latter. The header "
+        "`Idempotency-Key`, over WebSocket `extensions.idempotencyKey`, gives a request one effect "
+        "and one answer, however often it is sent."
     )
 )
 class Mutation:

@@ -34,7 +34,7 @@ from app.graphql_server.errors import (
     is_fault,
 )
 from app.graphql_server.execution import Result
-from app.graphql_server.operations import Operations, Parameters, read_parameters
+from app.graphql_server.operations import Operations, Parameters, key_of, read_parameters
 from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stream_head
 from app.graphql_server.streams import Guard, StreamLimits
 from app.http import (
@@ -42,7 +42,6 @@ from app.http import (
     REQUEST_BODY,
     header_value,
     header_values,
-    idempotency_key,
     note,
     preferred_type,
     read_json_text,
@@ -153,15 +152,15 @@ class GraphQLEndpoint(Generic[ViewerT]):
         operation = await self.operations.find(parameters)
         note(request.scope, "operation", operation.name)
         _require_allowed(operation.kind, request)
-        key = idempotency_key(request.scope) if operation.kind is OperationType.MUTATION else None
         if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
+            key = key_of(operation, request, parameters)
             result = await self.operations.execute(request, viewer, operation, parameters, key)
             return _executed(result, request, media_type)
         if request.method == "HEAD":
             return event_stream_head()
         note(request.scope, "door", "sse")
         return EventStreamResponse(
-            await self.operations.start(request, viewer, parameters, key),
+            await self.operations.start(request, viewer, parameters),
             Guard(self.operations.authenticate, authorization, self.streams),
             self.streams.keep_alive,
             request_id(request.scope),

@@ -12,7 +12,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from graphql import OperationType
 from starlette.requests import HTTPConnection
@@ -21,12 +21,15 @@ from app.errors import DeadlineExceeded, InvalidInput
 from app.graphql_server.documents import Documents
 from app.graphql_server.events import Event
 from app.graphql_server.execution import Executor, Operation, Result, event_of
-from app.http import note
+from app.http import idempotency_key, note, require_idempotency_key
 from app.json_text import encode_json
 
 ViewerT = TypeVar("ViewerT", bound=Hashable)
 ViewerT_contra = TypeVar("ViewerT_contra", contravariant=True)
 T = TypeVar("T")
+
+
+_KEY: Final = "idempotencyKey"
 
 
 class Parameters(NamedTuple):
@@ -136,16 +139,13 @@ class Operations(Generic[ViewerT]):
             ) from None
 
     async def start(
-        self,
-        connection: HTTPConnection,
-        viewer: ViewerT,
-        parameters: Parameters,
-        key: str | None = None,
+        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
     ) -> AsyncGenerator[Event]:
         """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
         operation = await self.find(parameters)
         note(connection.scope, "operation", operation.name)
         if operation.kind is not OperationType.SUBSCRIPTION:
+            key = key_of(operation, connection, parameters)
             executed = self.execute(connection, viewer, operation, parameters, key)
             return _once(self.contexts.turn(viewer, executed))
         context = self.contexts.subscription(connection, viewer)
@@ -171,6 +171,27 @@ async def _once(result: Awaitable[Result | bytes]) -> AsyncGenerator[Event]:
 
 
 # The parameters
+
+
+def key_of(operation: Operation, connection: HTTPConnection, parameters: Parameters) -> str | None:
+    """Return the idempotency key of a mutation, None where there is none. Raises InvalidInput.
+
+    It is in a header of an HTTP request, or in `extensions`: over WebSocket a request has no
+    headers, and those of the handshake belong to all requests of the connection.
+    """
+    if operation.kind is not OperationType.MUTATION:
+        return None
+    header = idempotency_key(connection.scope) if connection.scope["type"] == "http" else None
+    given = (parameters.extensions or {}).get(_KEY)
+    if given is None:
+        return header
+    key = require_idempotency_key(given, f"extensions.{_KEY} must be", "extensions", _KEY)
+    if header not in (None, key):
+        raise InvalidInput(
+            f"The header Idempotency-Key and extensions.{_KEY} differ: send one of them.",
+            path=("extensions", _KEY),
+        )
+    return key
 
 
 def read_parameters(values: Mapping[str, object]) -> Parameters:
