@@ -31,6 +31,7 @@ from app.commands import (
 from app.environment import OperatorError
 from app.errors import InvalidInput
 from app.graphql_server.documents import ManifestUnusable
+from app.log import flush_log
 from app.server.errors import CannotServe
 from app.store.errors import DatabaseUnusable
 from app.transfer import export, import_, print_line_schema
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command(options)
     except (OperatorError, CannotServe, DatabaseUnusable, ManifestUnusable) as error:
-        print(f"ticket-activity: {error}", file=sys.stderr)
+        if flush_log():  # else nobody reads standard error, and `print` would never end
+            print(f"ticket-activity: {error}", file=sys.stderr)
         return 1
     return 0
 

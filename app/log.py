@@ -2,12 +2,13 @@
 
 Requests and writes are most of the lines, and cost the time of those who wait. So they are encoded
 directly and written together, at most a tenth of a second later. All other lines come through
-`logging`, Uvicorn's too. No line holds a message, metadata, a token or the query of a URL.
+`logging`, Uvicorn's too. A thread writes them all: where nobody reads standard error, a write to it
+never ends. No line holds a message, metadata, a token or the query of a URL.
 """
 
 import asyncio
+import atexit
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,11 +20,14 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+from app.line_writer import LineWriter
+
 LogFormat = Literal["auto", "json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _FLUSH_SECONDS: Final = 0.1
-_MAX_WAITING_BYTES: Final = 32 * 1024
+_MAX_TOGETHER_BYTES: Final = 32 * 1024
+_MAX_END_SECONDS: Final = 1.0
 _STDERR: Final = 2
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
@@ -43,8 +47,12 @@ class EventLog:
 
     has_requests: bool = False
     has_writes: bool = False
+    output: LineWriter = field(init=False)
     _encode: Callable[[Event], bytes] = lambda _event: b""
     _waiting: bytearray = field(default_factory=bytearray)
+
+    def __post_init__(self) -> None:
+        self.output = LineWriter(_STDERR, self._dropped_line)
 
     def begin(
         self, encode: Callable[[Event], bytes], *, has_requests: bool, has_writes: bool
@@ -58,15 +66,16 @@ class EventLog:
             asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
         # One growing text: hundreds of lines kept one by one take three times as long.
         self._waiting += self._encode(event)
-        if len(self._waiting) >= _MAX_WAITING_BYTES:
+        if len(self._waiting) >= _MAX_TOGETHER_BYTES:
             self.flush()
 
     def flush(self) -> None:
         text, self._waiting = self._waiting, bytearray()
-        try:
-            _write_all(text)
-        except OSError:
-            return  # nobody reads the log any longer; the service goes on
+        self.output.write(text)
+
+    def _dropped_line(self, count: int) -> bytes:
+        event = f"{count} lines of the log were dropped: they could not be written in time."
+        return self._encode({"time": now(), "level": "warning", "event": event, "dropped": count})
 
 
 events: Final = EventLog()
@@ -81,13 +90,23 @@ class LogSettings(Protocol):
     def log_requests(self) -> bool: ...
     @property
     def log_writes(self) -> bool: ...
+    @property
+    def log_buffer_bytes(self) -> int: ...
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            events.output.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except Exception:  # as every handler of the standard library does
+            self.handleError(record)
 
 
 def configure_log(settings: LogSettings) -> None:
     """Send all lines of this process to standard error."""
     form = settings.log_format
     is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(_text_formatter() if is_text else _json_formatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -99,11 +118,14 @@ def configure_log(settings: LogSettings) -> None:
         has_requests=settings.log_requests and is_info,
         has_writes=settings.log_writes and is_info,
     )
+    events.output.start(settings.log_buffer_bytes)
+    atexit.register(flush_log)
 
 
-def _write_all(text: bytearray) -> None:
-    while text:
-        del text[: os.write(_STDERR, text)]
+def flush_log() -> bool:
+    """Write what waits, for a second. Return False where nobody reads standard error."""
+    events.flush()
+    return events.output.flush(_MAX_END_SECONDS)
 
 
 def _encode_json(event: Event) -> bytes:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from app.graphql_server.execution import Executor
+from app.log import events
 from app.measures import SECONDS, SIZES, Histogram, Requests
 from app.timeline import Timeline
 
@@ -70,6 +71,9 @@ METRICS: Final = {
     ),
     "ticket_activity_executions": Metric(
         Kind.COUNTER, "Executions of GraphQL operations.", ("executor",)
+    ),
+    "ticket_activity_log_lines_dropped": Metric(
+        Kind.COUNTER, "Lines of the log that could not be written in time."
     ),
     "ticket_activity_processes": Metric(Kind.GAUGE, "Processes that serve.", ("version",)),
     "ticket_activity_worker_deaths": Metric(Kind.COUNTER, "Processes that died and were replaced."),
@@ -154,6 +158,7 @@ def _of_process() -> Snapshot:
     found: Snapshot = {
         ("ticket_activity_processes", (version("ticket-activity"),)): [1],
         ("ticket_activity_worker_deaths", ()): [0],  # the supervisor counts them
+        ("ticket_activity_log_lines_dropped", ()): [events.output.dropped],
         ("process_cpu_seconds", ()): [usage.ru_utime + usage.ru_stime],
         ("process_max_fds", ()): [resource.getrlimit(resource.RLIMIT_NOFILE)[0]],
     }

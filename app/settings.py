@@ -103,6 +103,13 @@ class Settings(BaseSettings):
     )
     log_requests: bool = Field(default=True, description="Log a line for each request.")
     log_writes: bool = Field(default=True, description="Log a line for each committed write.")
+    log_buffer_bytes: Annotated[int, Field(ge=64 * KIB)] = Field(
+        default=4 * KIB * KIB,
+        description=(
+            "Memory for lines of the log that standard error does not take yet, in bytes. Lines "
+            "beyond it are dropped, and counted in a line of their own."
+        ),
+    )
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         default=None,
         description="Port of /metrics for Prometheus; without it there is none. It needs no token.",

@@ -7,8 +7,8 @@ import app
 
 ROOT = Path(app.__file__).parent
 FLOORS = [
-    {"app.errors", "app.log", "app.measures", "app.numerals"},
-    {"app.json_text"},
+    {"app.errors", "app.line_writer", "app.measures", "app.numerals"},
+    {"app.json_text", "app.log"},
     {"app.auth"},
     {"app.activity"},
     {"app.identity"},

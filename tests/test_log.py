@@ -1,11 +1,16 @@
 """The log: one line for each request and each write, for faults their traceback, and no secrets."""
 
 import asyncio
+import fcntl
 import json
+import os
 import re
 import signal
+import socket
 import sqlite3
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +23,8 @@ import pytest
 from app.demo import ADA, COMMENT, PRINTER
 from app.log import events
 from tests.support.live import follow, receive, subscribe, web_socket
-from tests.support.process import Process, serve
+from tests.support.process import ROOT, Process, environment, serve
+from tests.test_metrics import free_port, total
 
 PATH = f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}"
 ENTRY = f'''query Entry {{
@@ -182,6 +188,75 @@ def test_the_lines_of_requests_and_writes_can_be_switched_off_and_be_text(tmp_pa
     lines = log.read_text().splitlines()
     assert re.fullmatch(r"\d\d:\d\d:\d\d \[info +\] Shutting down +\[uvicorn\.error\] *", lines[-4])
     assert not [line for line in lines if "request_id" in line or "entry=" in line]
+
+
+@pytest.fixture
+def unread(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A pipe that nobody reads: its path to write to, and the end to read from."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
+    yield pipe, end
+    os.close(end)
+
+
+def read_all(end: int) -> bytes:
+    """Read from a pipe until the processes that write to it have ended."""
+    os.set_blocking(end, True)
+    return b"".join(iter(lambda: os.read(end, 65536), b""))
+
+
+async def _send_until_lines_are_dropped(process: Process, metrics_port: str) -> None:
+    async with httpx2.AsyncClient(base_url=process.origin, timeout=10) as http:
+        while not total(metrics_port, "ticket_activity_log_lines_dropped_total"):
+            for _ in range(100):
+                assert (await http.get("/nowhere")).status_code == 404
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody_and_says_afterwards_what_it_dropped(
+    tmp_path: Path, unread: tuple[Path, int]
+) -> None:
+    pipe, end = unread
+    port = free_port()
+    with serve(
+        tmp_path / "demo.db", log=pipe, log_buffer_bytes=str(64 * 1024), metrics_port=port
+    ) as process:
+        asyncio.run(_send_until_lines_are_dropped(process, port))
+        with ThreadPoolExecutor(1) as reader:
+            read = reader.submit(read_all, end)
+            assert process.end(signal.SIGTERM) == 0
+            lines = [json.loads(line) for line in read.result().splitlines()]
+
+    [told] = [line for line in lines if "dropped" in line]
+    assert told["level"] == "warning"
+    assert told["event"].startswith(f"{told['dropped']} lines of the log were dropped")
+    assert told["dropped"] > 0
+    assert lines[-1]["event"].startswith("Finished server process")
+
+
+@pytest.fixture
+def full(unread: tuple[Path, int]) -> Iterator[Path]:
+    """A pipe that nobody reads and that takes nothing more."""
+    pipe, _end = unread
+    filling = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    os.write(filling, b"." * 4096)
+    yield pipe
+    os.close(filling)
+
+
+def test_a_service_whose_log_nobody_reads_ends_on_a_signal(tmp_path: Path, full: Path) -> None:
+    with serve(tmp_path / "demo.db", log=full) as process:
+        assert process.end(signal.SIGTERM) == 0
+
+
+def test_a_start_that_fails_ends_though_nobody_reads_why(tmp_path: Path, full: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, full.open("a") as log:
+        settings = environment(tmp_path / "x.db", metrics_port=str(taken.getsockname()[1]))
+        command = [str(ROOT / ".venv/bin/ticket-activity"), "serve"]
+        ended = subprocess.run(command, env=settings, stderr=log, timeout=30, check=False)
+
+    assert ended.returncode == 1
 
 
 @pytest.mark.parametrize("sent", ["two words", "x" * 101, "", "line\\nbreak", "é"])

@@ -16,7 +16,7 @@ from typing import Final
 
 import uvicorn
 
-from app.log import events
+from app.log import flush_log
 from app.main import create_app
 from app.metrics import Snapshot
 from app.server.errors import CannotServe
@@ -212,7 +212,7 @@ def serve_in_this_process(
     try:
         kept = server.run_keeping(listener)
     finally:
-        events.flush()
+        flush_log()
         server.on_second()
     if server.has_failed:
         raise CannotServe("A part of the service failed; the lines above say which.")
