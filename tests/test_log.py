@@ -30,6 +30,12 @@ PATH = f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}"
 ENTRY = f'''query Entry {{
   ticketActivity(ticketId: "{PRINTER}", activityId: "{COMMENT}") {{ message }}
 }}'''
+WRONG = 'query Wrong { ticket(id: "no id") { id } }'
+CONFLICT = f'''mutation Late {{
+  updateTicketActivity(input: {{
+    ticketId: "{PRINTER}", activityId: "{COMMENT}", message: "too late", expectedVersion: 1
+  }}) {{ userErrors {{ code }} }}
+}}'''
 SECRET = "a message that is nobody else's business"
 
 Line = dict[str, Any]
@@ -56,6 +62,10 @@ async def use(process: Process) -> None:
         await http.put(PATH, json=body, headers={"X-Request-ID": "the-put"})
         query = {"query": ENTRY, "variables": {}}
         await http.post("/graphql", json=query, headers={"X-Request-ID": "the-query"})
+        late = {"query": CONFLICT}
+        await http.post("/graphql", json=late, headers={"X-Request-ID": "the-conflict"})
+        stream = {"X-Request-ID": "the-stream", "Accept": "text/event-stream"}
+        await http.post("/graphql", json={"query": WRONG}, headers=stream)
         parameters = {"query": "{ nothing }", "token": process.token}
         await http.get("/graphql", params=parameters, headers={"X-Request-ID": "the-mistake"})
         await http.get(f"/nowhere?token={process.token}", headers={"X-Request-ID": "the-404"})
@@ -68,7 +78,10 @@ async def use(process: Process) -> None:
         await subscribe(ws, "1", ENTRY)
         assert (await receive(ws))["type"] == "next"
         assert (await receive(ws))["type"] == "complete"
-        await follow(ws, "2", ticketId=str(PRINTER))
+        await subscribe(ws, "2", CONFLICT)
+        assert (await receive(ws))["type"] == "next"
+        assert (await receive(ws))["type"] == "complete"
+        await follow(ws, "3", ticketId=str(PRINTER))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +121,8 @@ def test_a_request_is_one_line_that_says_who_did_what_with_which_result(logged: 
     ("request_id", "expected"),
     [
         ("the-query", ("graphql", "Entry", 200, None)),
+        ("the-conflict", ("graphql", "Late", 200, "VERSION_CONFLICT")),
+        ("the-stream", ("sse", "Wrong", 200, "INVALID_INPUT")),
         ("the-mistake", ("graphql", None, 200, "GRAPHQL_VALIDATION_FAILED")),
         ("the-404", ("other", None, 404, "NOT_FOUND")),
         ("the-401", ("rest", "updateTicketActivity", 401, "UNAUTHENTICATED")),
@@ -125,10 +140,11 @@ def test_a_line_has_door_operation_status_and_code(
 def test_a_web_socket_is_a_line_for_each_operation_and_one_for_itself(logged: Logged) -> None:
     lines = [line for line in logged.lines if line.get("request_id") == "the-socket"]
 
-    assert [(line["door"], line["operation"], line["status"]) for line in lines] == [
-        ("websocket", "Entry", 200),
-        ("websocket", "Follow", 499),
-        ("graphql", None, 101),
+    assert [(line["door"], line["operation"], line["status"], line["code"]) for line in lines] == [
+        ("websocket", "Entry", 200, None),
+        ("websocket", "Late", 200, "VERSION_CONFLICT"),
+        ("websocket", "Follow", 499, None),
+        ("graphql", None, 101, None),
     ]
 
 

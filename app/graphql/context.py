@@ -11,6 +11,7 @@ from uuid import UUID
 import strawberry
 from sqlmodel import Session
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 from strawberry.dataloader import DataLoader
 
 from app.activity.commands import Command
@@ -19,6 +20,7 @@ from app.activity.outcomes import Outcome
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.auth import Viewer
 from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError, UserError
+from app.http import note
 from app.store.loads import Batch, K, Snapshot, V
 from app.store.long_reads import OwnSnapshot
 from app.timeline import Timeline, View
@@ -118,7 +120,10 @@ class MutationContext(Context):
         viewer: Viewer,
         deadline_seconds: float,
         request: KeyedRequest | None,
+        scope: Scope,
     ) -> None:
+        self._scope = scope
+        self._code: str | None = None
         self._deadline_seconds = deadline_seconds
         self._request = request
         self._steps = 0
@@ -150,6 +155,11 @@ class MutationContext(Context):
         await self._begin_payload(is_committed=bool(outcomes))
         self._note_written(outcomes)
         return found
+
+    def note_refused(self, error: UserError) -> None:
+        """Let the log have the code of the first error that a payload tells as data."""
+        self._code = self._code or error.code
+        note(self._scope, "code", self._code)
 
     def _note_written(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the tickets as they were written. The last outcome of a ticket is the newest."""
@@ -239,15 +249,15 @@ class Contexts:
 
     async def mutation(
         self,
-        _connection: HTTPConnection,
+        connection: HTTPConnection,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        return await self._mutate(viewer, execute, None)
+        return await self._mutate(connection, viewer, execute, None)
 
     async def mutation_once(
         self,
-        _connection: HTTPConnection,
+        connection: HTTPConnection,
         viewer: Viewer,
         key: str,
         request: Sequence[object],
@@ -260,18 +270,21 @@ class Contexts:
         keyed = await self.timeline.keyed_request(viewer, key, *request)
         if kept := await self.timeline.find_answer(keyed):
             return kept.body
-        answer = await self._mutate(viewer, execute, keyed)
+        answer = await self._mutate(connection, viewer, execute, keyed)
         if isinstance(answer, bytes):
             return (await self.timeline.keep_answer(keyed, Answer(200, {}, answer))).body
         return answer
 
     async def _mutate(
         self,
+        connection: HTTPConnection,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
         request: KeyedRequest | None,
     ) -> T:
-        context = MutationContext(self.timeline, viewer, self.deadline_seconds, request)
+        context = MutationContext(
+            self.timeline, viewer, self.deadline_seconds, request, connection.scope
+        )
         try:
             return await execute(context)
         finally:

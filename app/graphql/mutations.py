@@ -168,7 +168,7 @@ class Mutation:
         try:
             actors = await context.timeline.upsert_actors(context.viewer, input.updates())
         except ServiceUserError as error:
-            return UpsertActorsPayload(actors=None, user_errors=[UserError.of(error)])
+            return UpsertActorsPayload(actors=None, user_errors=[_user_error(context, error)])
         return UpsertActorsPayload(actors=[Actor.of(actor) for actor in actors], user_errors=[])
 
     @strawberry.field(
@@ -259,7 +259,7 @@ class Mutation:
                 target=None,
                 merged_into=None,
                 merged_from=None,
-                user_errors=[UserError.of(error)],
+                user_errors=[_user_error(context, error)],
             )
         return await _merged(context, outcome)
 
@@ -295,7 +295,7 @@ async def _submit(info: MutationInfo, input_: _Input) -> _Result:
     try:
         outcome = await context.submit(input_.command(context.timeline.clock()))
     except ServiceUserError as error:
-        return _refused(context.viewer, error)
+        return _refused(context, error)
     return _done(context.viewer, outcome)
 
 
@@ -307,10 +307,10 @@ async def _submit_all(
     try:
         found = await context.submit_all(_commands(items, context.timeline.clock()))
     except ServiceUserError as error:
-        return None, [UserError.of(error)]
+        return None, [_user_error(context, error)]
     viewer = context.viewer
     results = [
-        _done(viewer, one) if isinstance(one, Outcome) else _refused(viewer, one, "items", number)
+        _done(viewer, one) if isinstance(one, Outcome) else _refused(context, one, "items", number)
         for number, one in enumerate(found)
     ]
     return results, []
@@ -335,6 +335,12 @@ def _done(viewer: Viewer, outcome: Outcome) -> _Result:
     return _Result(Ticket.of(outcome.ticket), TicketActivity.of(outcome.activity, viewer), [])
 
 
-def _refused(viewer: Viewer, error: ServiceUserError, *place: str | int) -> _Result:
+def _refused(context: MutationContext, error: ServiceUserError, *place: str | int) -> _Result:
     current = error.current if isinstance(error, VersionConflict) else None
-    return _Result(None, TicketActivity.of(current, viewer), [UserError.of(error, *place)])
+    activity = TicketActivity.of(current, context.viewer)
+    return _Result(None, activity, [_user_error(context, error, *place)])
+
+
+def _user_error(context: MutationContext, error: ServiceUserError, *place: str | int) -> UserError:
+    context.note_refused(error)
+    return UserError.of(error, *place)

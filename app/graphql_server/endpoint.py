@@ -163,7 +163,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
             await self.operations.start(request, viewer, parameters),
             Guard(self.operations.authenticate, authorization, self.streams),
             self.streams.keep_alive,
-            request_id(request.scope),
+            request.scope,
         )
 
     async def _body(self, request: Request) -> bytes | None:

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.errors import Busy, Reconnect, TokenExpired, Unauthenticated
-from app.graphql_server.errors import errors_of, log_fault
+from app.graphql_server.errors import code_of, errors_of, log_fault
 from app.graphql_server.events import Event
 from app.graphql_server.streams import Guard, each, encode_event, first_of
+from app.http import note, request_id
 from app.json_text import encode_json
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -48,7 +49,7 @@ class EventStreamResponse:
     events: AsyncGenerator[Event]
     guard: Guard[Any]
     keep_alive: float
-    request_id: str
+    scope: Scope
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the operation, the token, the lifetime or the client ends it."""
@@ -77,13 +78,13 @@ class EventStreamResponse:
         except (Reconnect, Busy, OSError):
             return b""
         except Exception as fault:
-            log_fault(fault, self.request_id)
+            log_fault(fault, request_id(self.scope))
         return b""
 
     async def _operate(self, write: _Write) -> None:
         async def write_event(event: Event) -> None:
             head = b"id: " + event.id.encode() + b"\n" if event.id else b""
-            await write(head + _event(b"next", encode_event(event, self.request_id)))
+            await write(head + _event(b"next", encode_event(event, self.scope)))
 
         try:
             await each(self.events, write_event)
@@ -95,7 +96,9 @@ class EventStreamResponse:
             await write(_COMPLETE)
 
     def _failure(self, error: Exception) -> bytes:
-        document = encode_json({"errors": errors_of(error, self.request_id)})
+        errors = errors_of(error, request_id(self.scope))
+        note(self.scope, "code", code_of(errors))
+        document = encode_json({"errors": errors})
         return _event(b"next", document) + _COMPLETE
 
     async def _keep_alive(self, write: _Write) -> None:

@@ -7,9 +7,12 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
 
+from starlette.types import Scope
+
 from app.errors import Busy, Reconnect
-from app.graphql_server.errors import format_errors
+from app.graphql_server.errors import code_of, format_errors
 from app.graphql_server.events import Event
+from app.http import note, request_id
 from app.json_text import encode_json
 
 ViewerT = TypeVar("ViewerT")
@@ -48,11 +51,13 @@ class Guard(Generic[ViewerT]):
         raise Reconnect("The stream has reached its lifetime; resume it after the last cursor.")
 
 
-def encode_event(event: Event, request_id: str) -> bytes:
-    """Return the response document of an event; its errors get the id of the request."""
+def encode_event(event: Event, scope: Scope) -> bytes:
+    """Return the response document of an event. Its errors get the id of the request."""
     if event.document is not None:
         return event.document
-    return encode_json({"errors": format_errors(event.errors, request_id), "data": event.data})
+    errors = format_errors(event.errors, request_id(scope))
+    note(scope, "code", code_of(errors))
+    return encode_json({"errors": errors, "data": event.data})
 
 
 async def first_of(*works: Awaitable[None]) -> None:

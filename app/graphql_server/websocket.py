@@ -198,7 +198,7 @@ class _Socket(Generic[ViewerT]):
         observed = _Observed(self.scope, viewer)
 
         async def send(event: Event) -> None:
-            result = encode_event(event, identifier)
+            result = encode_event(event, observed.scope)
             observed.size += len(result)
             await self._write(self.protocol.next(operation, result))
 
