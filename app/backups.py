@@ -12,13 +12,13 @@ from app.store.sqlite import sqlite_file
 def back_up(options: argparse.Namespace) -> None:
     file = _database_file()
     size = backup.back_up(file, options.file)
-    print(f"Backed {file.absolute()} up to {options.file}: {size:,} bytes, checked.")
+    print(f"Backed {file} up to {options.file}: {size:,} bytes, checked.")
 
 
 def restore(options: argparse.Namespace) -> None:
     file = _database_file()
     kept = backup.restore(options.file, file, replaces=options.replace)
-    print(f"Restored {options.file} to {file.absolute()}, and checked it.")
+    print(f"Restored {options.file} to {file}, and checked it.")
     if kept:
         print(f"The database that was there is {kept}.")
 

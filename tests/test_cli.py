@@ -283,6 +283,18 @@ def test_a_path_with_no_database_is_one_line_and_makes_none(
     assert not mistyped.exists()
 
 
+@pytest.mark.parametrize("command", [["token", "list"], ["backup", "x.db"], ["migrate"]])
+def test_the_default_path_is_told_in_full(
+    tmp_path: Path, monkeypatch: Environment, capsys: Output, command: list[str]
+) -> None:
+    monkeypatch.delenv("TICKET_ACTIVITY_DATABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    if command == ["migrate"]:
+        (tmp_path / "data/ticket-activity.db").mkdir(parents=True)
+
+    assert str(tmp_path / "data/ticket-activity.db") in refusal(capsys, *command)
+
+
 @pytest.mark.parametrize("command", [["token", "list"], CREATE], ids=["list", "create"])
 def test_a_database_that_was_never_migrated_is_one_line(
     tmp_path: Path, monkeypatch: Environment, capsys: Output, command: list[str]

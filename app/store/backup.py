@@ -26,7 +26,9 @@ def back_up(source: Path, target: Path) -> int:
     DatabaseUnusable.
     """
     if not source.exists():
-        raise DatabaseUnusable(f"There is no database {source}.")
+        raise DatabaseUnusable(
+            f"There is no database {source}; TICKET_ACTIVITY_DATABASE_URL names another."
+        )
     _require_absent(target)
     with _written_in_full(target) as partial, _connected(source) as database:
         with closing(sqlite3.connect(partial)) as copy:

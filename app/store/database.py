@@ -55,5 +55,5 @@ def shown_address(url: str) -> str:
     """Return the address to show to an operator: without the password, the file in full."""
     address = parse_url(url)
     if address.drivername == SQLITE:
-        address = address.set(database=str(sqlite_file(address).absolute()))
+        address = address.set(database=str(sqlite_file(address)))
     return address.render_as_string(hide_password=True)

@@ -370,12 +370,12 @@ class SqliteDatabase:
 
 
 def sqlite_file(address: URL) -> Path:
-    """Return the file of a SQLite address. Raises DatabaseUnusable for one in memory."""
+    """Return the file of a SQLite address in full. Raises DatabaseUnusable for one in memory."""
     if not address.database or address.database == ":memory:" or "mode" in address.query:
         raise DatabaseUnusable(
             "TICKET_ACTIVITY_DATABASE_URL must name a file: a database in memory keeps nothing."
         )
-    return Path(address.database)
+    return Path(address.database).absolute()
 
 
 def _holds_words(message: str, words: str) -> bool:
