@@ -38,6 +38,7 @@ async def erase_actor(settings: Settings, actor_id: UUID, report: Report, *, red
             pass
         if redacts:
             await _redact(timeline, replacement_id)
+        await timeline.sweeper.forget_answers()
         await database.write(partial(erasure.end_erasure, actor_id=actor_id))
         await database.write(database.mark_erasure)
         await database.erase()

@@ -4,7 +4,7 @@
 """
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Dialect, Enum, Index, Text, TypeDecorator, text
@@ -16,6 +16,9 @@ from app.activity.state import ActivityType, ChangeType
 from app.activity.values import JSONObject, from_milliseconds, to_milliseconds
 
 _WITHOUT_ROWID = {"sqlite_with_rowid": False}
+
+NOT_FORGOTTEN: Final = "is_forgotten IS FALSE"
+"""A statement must say it in these words, or SQLite does not use the index."""
 
 
 class UtcMilliseconds(TypeDecorator[datetime]):
@@ -191,7 +194,11 @@ class IdempotencyKey(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[str] = "idempotency_key"
-    __table_args__ = (Index("ix_idempotency_key_created", "created_at", "owner"), _WITHOUT_ROWID)
+    __table_args__ = (
+        Index("ix_idempotency_key_created", "created_at", "owner"),
+        _index_of_some("ix_idempotency_key_kept", "owner", "key", where=NOT_FORGOTTEN),
+        _WITHOUT_ROWID,
+    )
 
     owner: str = Field(primary_key=True)
     key: str = Field(primary_key=True)

@@ -18,7 +18,7 @@ from sqlmodel import Session
 
 from app.activity import policy
 from app.activity.actors import Actor, ActorUpdate, check_actors
-from app.activity.commands import Command
+from app.activity.commands import Command, RedactActivity
 from app.activity.cursors import FeedCursors
 from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
@@ -256,6 +256,7 @@ class Timeline:
         """
         policy.require_read(viewer)
         command.check(self.limits)
+        await self._prepare(viewer, [command])
         return await self.writer.submit(viewer, command, step)
 
     async def upsert_actors(self, viewer: Viewer, updates: Sequence[ActorUpdate]) -> list[Actor]:
@@ -317,11 +318,17 @@ class Timeline:
             for step, attempt in zip(steps, attempts, strict=False)
             if not isinstance(attempt, UserError)
         ]
+        await self._prepare(viewer, good)
         verdicts = iter(await self.writer.submit_all(viewer, good, taken) if good else ())
         return [
             attempt if isinstance(attempt, UserError) else _expected(next(verdicts))
             for attempt in attempts
         ]
+
+    async def _prepare(self, viewer: Viewer, commands: Sequence[Command]) -> None:
+        """Make short the unit of work of commands that redact."""
+        if policy.can_redact(viewer) and any(isinstance(one, RedactActivity) for one in commands):
+            await self.sweeper.forget_answers()
 
     def _checked(self, command: Command | UserError) -> Command | UserError:
         try:

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from sqlalchemy import Engine, event
 from sqlmodel import Session, select
 
 from app.auth import Scope
@@ -632,6 +633,58 @@ async def test_a_redaction_reaches_the_answers_that_are_kept(
         assert "swordfish" not in again.text
     assert len(await service.history(entry["ticketId"])) == 5
     assert not [row.body for row in await service.database.read(keys) if row.body]
+
+
+async def test_no_unit_of_work_removes_more_answers_than_others_can_wait_for(
+    service: Service, author: Client, entry: JSON
+) -> None:
+    def fill(session: Session) -> None:
+        for number in range(450):
+            session.add(
+                IdempotencyKey(
+                    owner="tok_x",
+                    key=f"{number}",
+                    actor_id=uuid4(),
+                    fingerprint=b"",
+                    created_at=service.clock.now,
+                    verdicts={},
+                    status=200,
+                    headers={},
+                    body=b"swordfish",
+                    is_forgotten=False,
+                )
+            )
+
+    removed: list[int] = []
+
+    def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE idempotency_key") and "is_forgotten=" in statement:
+            removed.append(cursor.rowcount)
+
+    await service.database.write(fill)
+    moderator = await service.client(*Scope)
+    redacted = {"ticketId": entry["ticketId"], "activityId": entry["id"], "reason": "asked"}
+    event.listen(Engine, "after_cursor_execute", note)
+    try:
+        assert await moderator.mutate(REDACT, **redacted) == {"userErrors": []}
+    finally:
+        event.remove(Engine, "after_cursor_execute", note)
+
+    assert sum(removed) == 450
+    assert max(removed) <= 200
+    assert not [row.body for row in await service.database.read(keys) if row.body]
+
+
+async def test_who_may_not_redact_removes_no_answers(
+    service: Service, author: Client, entry: JSON
+) -> None:
+    first = await put(author, entry, "k", {"message": "1"})
+    redacted = {"ticketId": entry["ticketId"], "activityId": entry["id"], "reason": "asked"}
+
+    [error] = (await author.mutate(REDACT, **redacted))["userErrors"]
+
+    assert error["code"] == "FORBIDDEN"
+    assert [row.body for row in await service.database.read(keys)] == [first.content]
 
 
 class TickingClock(Clock):

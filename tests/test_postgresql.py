@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import event, literal, select, text
 from sqlmodel import Session
 
-from app.activity.commands import CreateActivity, CreateTicket, UpdateActivity
+from app.activity.commands import CreateActivity, CreateTicket, RedactActivity, UpdateActivity
 from app.activity.outcomes import Outcome
 from app.activity.state import ActivityType
 from app.activity.values import generate_uuid7
@@ -317,6 +318,30 @@ async def test_a_deadlock_is_resolved_by_a_repetition(settings: Settings) -> Non
         await other.close()
 
         assert sorted(map(str, await messages(timeline))) == ["one", "two"]
+
+
+async def test_a_redaction_waits_for_the_keys_that_are_being_claimed(settings: Settings) -> None:
+    """The answer under such a key may be read before the redaction is committed."""
+    ticket, comment = a_ticket(), a_comment(a_ticket(), "swordfish")
+    comment = replace(comment, ticket_id=ticket.ticket_id)
+    claim = """
+        INSERT INTO idempotency_key (owner, key, actor_id, fingerprint, created_at, verdicts,
+                                     status, headers, body, is_forgotten)
+        VALUES ('x', 'y', gen_random_uuid(), '', now(), '{}', 200, '{}', 'swordfish', false)
+    """
+    async with process(settings) as timeline:
+        await timeline.submit(ADA, ticket)
+        await timeline.submit(ADA, comment)
+        other = await asyncpg.connect(settings.database_url.replace("+asyncpg", "", 1))
+        async with other.transaction():
+            await other.execute(claim)
+            redact = RedactActivity(ticket.ticket_id, comment.activity_id, reason="asked")
+            redacting = asyncio.create_task(timeline.submit(ADA, redact))
+            await until_somebody_waits(other)
+        await redacting
+
+        assert await other.fetchval("SELECT body FROM idempotency_key") is None
+        await other.close()
 
 
 async def until_somebody_waits(connection: Any) -> None:

@@ -84,6 +84,11 @@ def require_visible(
     raise _not_found(ticket_id, activity_id)
 
 
+def can_redact(viewer: Viewer) -> bool:
+    """Return whether the viewer may redact any entry that they see."""
+    return Scope.MODERATE in viewer.scopes
+
+
 def require_redact(
     viewer: Viewer, ticket_id: UUID, activity_id: UUID, activity: Activity | None
 ) -> Activity:
@@ -91,7 +96,7 @@ def require_redact(
 
     For those who may not redact, a deleted entry does not exist.
     """
-    if Scope.MODERATE in viewer.scopes:
+    if can_redact(viewer):
         return _require_seen(viewer, ticket_id, activity_id, activity)
     require_visible(viewer, ticket_id, activity_id, activity)
     raise _missing(Scope.MODERATE, "activityId")

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, update
+from sqlalchemy import bindparam, delete, func, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -18,6 +18,7 @@ from app.activity.idempotency import REPEATABLE, Answer, KeyedRequest, Step
 from app.activity.outcomes import Outcome
 from app.activity.state import Activity, ChangeType, Ticket
 from app.errors import IdempotencyKeyReused, UserError, VersionConflict, user_error
+from app.models import NOT_FORGOTTEN
 from app.store import rows
 from app.store.bulk import update_rows
 from app.store.parameters import are_among
@@ -47,11 +48,18 @@ _EXPIRED = (
 )
 _DELETE = delete(rows.IDEMPOTENCY_KEY).where(are_among(_KEY.owner, _KEY.key, "keys"))
 _FULL = select(_KEY.owner).group_by(_KEY.owner).having(func.count() >= bindparam("maximum"))
-_FORGET = (
-    update(rows.IDEMPOTENCY_KEY)
-    .where(_KEY.is_forgotten.is_(False))
-    .values(status=None, headers=None, body=None, is_forgotten=True)
+_KEPT = (
+    select(_KEY.owner, _KEY.key)
+    .where(text(NOT_FORGOTTEN))
+    .order_by(_KEY.owner, _KEY.key)
+    .limit(bindparam("size"))
+    .with_for_update()
 )
+_FORGET = update(rows.IDEMPOTENCY_KEY).values(
+    status=None, headers=None, body=None, is_forgotten=True
+)
+_FORGET_ALL = _FORGET.where(text(NOT_FORGOTTEN))
+_FORGET_SOME = _FORGET.where(are_among(_KEY.owner, _KEY.key, "keys"))
 _VERSION = select(
     rows.CHANGE.c.change_type,
     rows.CHANGE.c.changed_at,
@@ -175,7 +183,18 @@ def forget_answers(session: Session) -> None:
     answered, long after it claimed its key. The outcomes of the steps stay, so a repeat has no
     effect and is answered anew. An answer that is on its way is not kept when it comes.
     """
-    session.exec(_FORGET)
+    if session.get_bind().dialect.name == "postgresql":
+        # A key claimed from now on would stay, and its answer may be read before this COMMIT.
+        session.exec(text("LOCK TABLE idempotency_key IN SHARE MODE"))  # type: ignore[call-overload]
+    session.exec(_FORGET_ALL)
+
+
+def forget_some_answers(session: Session, size: int) -> int:
+    """Remove some of the answers, as `forget_answers` does; return of how many keys."""
+    keys = [(row[0], row[1]) for row in session.exec(_KEPT, params={"size": size})]
+    if keys:
+        session.exec(_FORGET_SOME, params={"keys": keys})
+    return len(keys)
 
 
 def _new_row(request: KeyedRequest, now: datetime) -> dict[str, Any]:

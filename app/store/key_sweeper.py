@@ -9,14 +9,14 @@ from functools import partial
 from typing import Final
 
 from app.errors import TooManyIdempotencyKeys
-from app.store.idempotency import delete_expired, find_full_owners
+from app.store.idempotency import delete_expired, find_full_owners, forget_some_answers
 from app.store.writer import Writer
 
 _log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 60
 _BATCH: Final = 200
-"""How many keys one unit of work deletes: the commands beside it wait some milliseconds."""
+"""How many keys one unit of work changes: the commands beside it wait some milliseconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +37,16 @@ class KeySweeper:
             f"The token has used {self.max_per_token} idempotency keys within "
             f"{self.lifetime.total_seconds() / 3600:g} hours, which is the limit."
         )
+
+    async def forget_answers(self) -> None:
+        """Remove the answers that are kept, a little at a time.
+
+        This comes before a redaction, which removes all of them in its own transaction: of hundreds
+        of thousands it then finds only the newest, and no other write waits for long.
+        """
+        forget = partial(forget_some_answers, size=_BATCH)
+        while await self.writer.run_chore(forget) == _BATCH:
+            pass
 
     async def run(self) -> None:
         while True:
