@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import uuid4
 
 ROOT = Path(__file__).parent.parent.parent
@@ -20,6 +20,21 @@ class Process:
 
     popen: "subprocess.Popen[str]"
     hints: str
+
+    @classmethod
+    def start(cls, command: Sequence[str | Path], **options: Any) -> Self:
+        """Run a command that serves with the demo, and wait until it has printed what to paste."""
+        popen = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, **options
+        )
+        assert popen.stdout
+        hints = ""
+        for line in popen.stdout:
+            hints += line
+            if hints.endswith("}}'\n\n"):
+                return cls(popen, hints)
+        popen.stdout.close()
+        raise AssertionError(f"the service ended with {popen.wait()}: {hints}")
 
     @property
     def origin(self) -> str:
@@ -105,20 +120,9 @@ def serve(
     `within` is a command that runs another one. `log` is a file for what it prints of itself.
     """
     with (log or Path(os.devnull)).open("a") as errors:
-        popen = subprocess.Popen(
+        return Process.start(
             [*within, ROOT / "scripts" / "serve", "--workers", str(workers)],
             env=environment(database, **settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=errors if log else None,
             pass_fds=pass_fds,
-            text=True,
         )
-    assert popen.stdout
-    hints = ""
-    for line in popen.stdout:
-        hints += line
-        if hints.endswith("}}'\n\n"):
-            return Process(popen, hints)
-    popen.stdout.close()
-    raise AssertionError(f"the service ended with {popen.wait()}: {hints}")
