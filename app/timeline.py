@@ -39,7 +39,7 @@ from app.json_text import encode_json
 from app.store import queries
 from app.store.actors import load_actors, upsert_actors
 from app.store.feed import Feed
-from app.store.idempotency import load_answer
+from app.store.idempotency import has_come_before, load_answer
 from app.store.key_sweeper import KeySweeper
 from app.store.loads import Snapshot
 from app.store.queries import load_cursor_key
@@ -276,15 +276,18 @@ class Timeline:
         Raises InvalidInput, and TooManyIdempotencyKeys unless it is a repeat.
         """
         keyed = KeyedRequest.of(viewer, key, *request)
-        refusal = self.sweeper.refusal(keyed.owner)
-        if refusal and not await self.find_answer(keyed):
-            raise refusal
+        if refusal := self.sweeper.refusal(keyed.owner):
+            is_repeat = partial(has_come_before, request=keyed)
+            if not await self._read_keys(keyed.owner, is_repeat):
+                raise refusal
         return keyed
 
     async def find_answer(self, request: KeyedRequest) -> Answer | None:
         """Return the answer that is kept. Raises IdempotencyKeyReused and Busy."""
-        load = partial(load_answer, request=request)
-        return await self.reader.read(request.owner, lambda snapshot: snapshot.load(load))
+        return await self._read_keys(request.owner, partial(load_answer, request=request))
+
+    async def _read_keys(self, owner: str, work: Callable[[Session], T]) -> T:
+        return await self.reader.read(owner, lambda snapshot: snapshot.load(work))
 
     async def keep_answer(self, request: KeyedRequest, answer: Answer) -> Answer:
         """Keep the answer to a request whose steps are done, and return what to answer.

@@ -579,6 +579,8 @@ async def test_a_token_with_too_many_keys_may_only_repeat_itself(settings: Setti
             await post(author, "c", UPDATE, input=update_of(entry, "c")),
         ]
         repeated = await put(author, entry, "a", {"message": "a"})
+        await lose_answers(service)
+        answered_anew = await put(author, entry, "a", {"message": "a"})
         without = await author.put(entry["ticketId"], entry["id"], {"message": "d"})
         others = await put(other, entry, "a", {"message": "e"})
 
@@ -586,6 +588,7 @@ async def test_a_token_with_too_many_keys_may_only_repeat_itself(settings: Setti
         assert refused[0].json()["code"] == "TOO_MANY_IDEMPOTENCY_KEYS"
         assert "2 idempotency keys within 24 hours" in refused[0].json()["detail"]
         assert repeated.json()["message"] == "a"
+        assert_equal([repeated, answered_anew])
         assert without.status_code == 200
         assert others.status_code == 403
         assert await messages(service, entry) == ["0", "a", "b", "d"]

@@ -155,11 +155,24 @@ class Keys:
 
 def load_answer(session: Session, request: KeyedRequest) -> Answer | None:
     """Return the answer that is kept, if there is one. Raises IdempotencyKeyReused."""
+    row = _find(session, request)
+    return row.answer if row else None
+
+
+def has_come_before(session: Session, request: KeyedRequest) -> bool:
+    """Return whether a request is a repeat, with or without an answer that is kept.
+
+    Raises IdempotencyKeyReused.
+    """
+    return _find(session, request) is not None
+
+
+def _find(session: Session, request: KeyedRequest) -> _Row | None:
     found = session.exec(_ROWS, params={"keys": [(request.owner, request.key)]})
     row = next(map(_row, found), None)
     if row and row.fingerprint != request.fingerprint:
         raise IdempotencyKeyReused
-    return row.answer if row else None
+    return row
 
 
 def delete_expired(session: Session, before: datetime, size: int) -> int:
