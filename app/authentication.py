@@ -16,7 +16,7 @@ from app.activity.actors import ActorUpdate
 from app.auth import IssuedToken, Scope, Token, Viewer, parse_bearer, parse_token
 from app.errors import TokenExpired, Unauthenticated
 from app.identity.tokens import TokenVerifier, is_jwt
-from app.store.actors import upsert_actors
+from app.store.actors import record_actor
 from app.store.reader import Reader
 from app.store.tokens import find_tokens
 from app.store.writer import Writer
@@ -63,7 +63,7 @@ class Authentication:
     _accepted: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
     _known: OrderedDict[str, _KnownToken] = field(default_factory=OrderedDict)
     _unknown: OrderedDict[str, datetime] = field(default_factory=OrderedDict)
-    _named: OrderedDict[UUID, ActorUpdate] = field(default_factory=OrderedDict)
+    _named: OrderedDict[UUID, datetime] = field(default_factory=OrderedDict)
 
     async def authenticate(self, authorization: str | None) -> Viewer:
         """Return who sent the header. Raises Unauthenticated and Busy."""
@@ -73,7 +73,7 @@ class Authentication:
             bearer = parse_bearer(authorization)
             if self.verifier and is_jwt(bearer):
                 verified = await self.verifier.verify(bearer, now)
-                self._record_actor(verified.actor, now)
+                self._record_actor(verified.actor, verified.issued_at)
                 return verified.viewer
             known = await self._check(parse_token(bearer), now)
             # By the whole header: the same one again within the moment needs no hashing.
@@ -116,12 +116,14 @@ class Authentication:
         _keep(self._known, token.id, known, _KNOWN_SIZE)
         return known
 
-    def _record_actor(self, actor: ActorUpdate, now: datetime) -> None:
-        """Store what a token says of its actor, unless that is what it said before."""
-        if self._named.get(actor.id) != actor:
-            _keep(self._named, actor.id, actor, _KNOWN_SIZE)
-            store = partial(upsert_actors, updates=[actor], now=now)
-            self.writer.add_chore(store, "the name of an actor")
+    def _record_actor(self, actor: ActorUpdate, issued_at: datetime) -> None:
+        """Store what a token says of its actor, unless one that was issued later came before."""
+        known_at = self._named.get(actor.id)
+        if actor.is_empty or (known_at is not None and issued_at <= known_at):
+            return
+        _keep(self._named, actor.id, issued_at, _KNOWN_SIZE)
+        store = partial(record_actor, update=actor, issued_at=issued_at)
+        self.writer.add_chore(store, "the name of an actor")
 
     def _record_use(self, known: _KnownToken, now: datetime) -> None:
         recorded_at = known.use_recorded_at

@@ -9,7 +9,7 @@ import pytest
 from app.auth import Scope
 from app.cli import main
 from app.settings import Settings
-from tests.support.identity import Provider, provider
+from tests.support.identity import Provider, provider, seconds
 from tests.support.service import JSON, Client, Clock, Service, start
 from tests.support.statements import statements
 from tests.test_delete import delete
@@ -209,6 +209,7 @@ async def test_names_come_from_claims_and_change_with_them(settings: Settings) -
         entry = await ada.create_activity(await ada.create_ticket())
         first = (await everywhere(ada, entry))["ticketActivity"]["actor"]
 
+        service.clock.advance(seconds=1)
         later = client_of(service, idp.token(name="Ada King"))
         await later.create_activity(entry["ticketId"])
         second = (await everywhere(later, entry))["ticketActivity"]["actor"]
@@ -219,6 +220,60 @@ async def test_names_come_from_claims_and_change_with_them(settings: Settings) -
 
     assert first == {"id": entry["actorId"], "name": "Ada", "avatarUrl": PICTURE}
     assert second == third == first | {"name": "Ada King"}
+
+
+async def test_the_name_of_the_token_issued_last_stays(settings: Settings) -> None:
+    async with provider_and_service(settings) as (idp, service):
+        early = client_of(service, idp.token(name="Ada"))
+        service.clock.advance(seconds=1)
+        late = client_of(service, idp.token(name="Ada King"))
+        same_time = client_of(service, idp.token(name="Ada Byron"))
+        silent = client_of(service, idp.token(name="Nobody", iat=None))
+        entry = await late.create_activity(await late.create_ticket())
+
+        with statements() as seen:
+            for client in (early, late, same_time, silent) * 3:
+                await client.put(entry["ticketId"], entry["id"], {"message": "1"})
+        name = (await everywhere(late, entry))["ticketActivity"]["actor"]["name"]
+
+    assert name == "Ada King"
+    assert not [text for text, _ in seen if "INTO actor" in text]
+
+
+async def test_the_name_of_the_token_issued_last_stays_in_all_processes(settings: Settings) -> None:
+    async with (
+        provider_and_service(settings) as (idp, service),
+        start(accepting(settings, idp.settings()), service.clock) as other,
+    ):
+        early, silent = idp.token(name="Ada"), idp.token(name="Nobody", iat=None)
+        service.clock.advance(seconds=1)
+        late = client_of(service, idp.token(name="Ada King"))
+        entry = await late.create_activity(await late.create_ticket())
+
+        for token in (early, silent):
+            await client_of(other, token).create_activity(entry["ticketId"])
+        name = (await everywhere(late, entry))["ticketActivity"]["actor"]["name"]
+
+    assert name == "Ada King"
+
+
+async def test_a_name_that_was_set_stays_until_a_token_is_issued(settings: Settings) -> None:
+    async with provider_and_service(settings) as (idp, service):
+        ada = client_of(service, idp.token(name="Ada"))
+        entry = await ada.create_activity(await ada.create_ticket())
+        service.clock.advance(seconds=1)
+        await name(await service.client(*Scope), {"id": entry["actorId"], "name": "Lady Lovelace"})
+
+        async with start(accepting(settings, idp.settings()), service.clock) as other:
+            again = client_of(other, idp.token(name="Ada", iat=seconds(service.clock()) - 1))
+            await again.create_activity(entry["ticketId"])
+            kept = (await everywhere(again, entry))["ticketActivity"]["actor"]["name"]
+            service.clock.advance(seconds=1)
+            fresh = client_of(other, idp.token(name="Ada"))
+            await fresh.create_activity(entry["ticketId"])
+            new = (await everywhere(fresh, entry))["ticketActivity"]["actor"]["name"]
+
+    assert (kept, new) == ("Lady Lovelace", "Ada")
 
 
 @asynccontextmanager

@@ -31,6 +31,10 @@ class ActorUpdate:
     name: str | AbsentType | None = ABSENT
     avatar_url: str | AbsentType | None = ABSENT
 
+    @property
+    def is_empty(self) -> bool:
+        return self.name is self.avatar_url is ABSENT
+
     def check(self) -> None:
         """Raise InvalidInput."""
         if isinstance(self.name, str) and (mistake := mistake_in_name(self.name)):

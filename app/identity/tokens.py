@@ -7,7 +7,7 @@ Only asymmetric algorithms are accepted, and only keys that the provider publish
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from typing import Any, Final, Self
@@ -28,7 +28,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from app.activity.actors import ActorUpdate, mistake_in_name, mistake_in_url
 from app.activity.state import ABSENT
-from app.activity.values import parse_uuid
+from app.activity.values import EPOCH, parse_uuid, truncate_to_milliseconds
 from app.auth import Scope, Viewer
 from app.errors import InvalidInput, TokenExpired, Unauthenticated
 from app.identity.keys import ProviderKeys
@@ -73,11 +73,13 @@ _REGISTRY: Final = _Registry()
 class VerifiedToken:
     """A token whose signature and claims were checked. It is valid until `expires_at`.
 
-    `actor` is what the claims say of its actor.
+    `actor` is what the claims say of its actor. A token that does not say when it was issued has
+    the earliest time as `issued_at`.
     """
 
     viewer: Viewer
     actor: ActorUpdate
+    issued_at: datetime
     expires_at: datetime
     kid: str
     key: Key
@@ -226,19 +228,20 @@ def _verified(claims: dict[str, Any], keys: ProviderKeys, kid: str, key: Key) ->
     return VerifiedToken(
         viewer=viewer,
         actor=known,
-        expires_at=_expiry(claims["exp"], provider),
+        issued_at=_time(claims.get("iat", 0), EPOCH),
+        expires_at=_time(claims["exp"] + provider.leeway_seconds, _LATEST),
         kid=kid,
         key=key,
         keys=keys,
     )
 
 
-def _expiry(exp: float, provider: IdentityProvider) -> datetime:
-    """Return when a token is no longer accepted."""
+def _time(claim: float, default: datetime) -> datetime:
+    """Return the time of a claim in seconds, or a default for one beyond all times."""
     try:
-        return datetime.fromtimestamp(exp, UTC) + timedelta(seconds=provider.leeway_seconds)
+        return max(truncate_to_milliseconds(datetime.fromtimestamp(claim, UTC)), EPOCH)
     except (OverflowError, ValueError, OSError):
-        return _LATEST
+        return default
 
 
 def _actor_of(claims: dict[str, Any], provider: IdentityProvider) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,23 +11,30 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, select
 
 from app.activity.actors import Actor, ActorUpdate
+from app.activity.state import ABSENT
 from app.store import rows
 from app.store.parameters import is_among
 
 _FIND = select(*rows.ACTOR_COLUMNS).where(is_among(rows.ACTOR.c.id, "ids"))
 
 
-def _upsert(insert: Any) -> Insert:
-    statement = insert(rows.ACTOR)
+_INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_CONTENT: Final = ("name", "avatar_url")
+
+
+@cache
+def _upsert(
+    engine: str, names: Sequence[str] = _CONTENT, *, is_conditional: bool = False
+) -> Insert:
+    """Return the statement that sets these columns; if conditional, where the row is older."""
+    statement = _INSERTS[engine](rows.ACTOR)
     new = statement.excluded
     result: Insert = statement.on_conflict_do_update(
         index_elements=["id"],
-        set_={"name": new.name, "avatar_url": new.avatar_url, "updated_at": new.updated_at},
+        set_={name: new[name] for name in (*names, "updated_at")},
+        where=rows.ACTOR.c.updated_at < new.updated_at if is_conditional else None,
     )
     return result
-
-
-_UPSERTS: Final = {"sqlite": _upsert(sqlite.insert), "postgresql": _upsert(postgresql.insert)}
 
 
 def load_actors(session: Session, ids: Sequence[UUID]) -> dict[UUID, Actor]:
@@ -42,7 +50,7 @@ def upsert_actors(session: Session, updates: Sequence[ActorUpdate], now: datetim
     if changed:
         # In the order of the ids, so that two processes cannot wait for each other.
         session.exec(
-            _UPSERTS[session.get_bind().dialect.name],
+            _upsert(session.get_bind().dialect.name),
             params=[
                 {
                     "id": actor.id,
@@ -54,3 +62,14 @@ def upsert_actors(session: Session, updates: Sequence[ActorUpdate], now: datetim
             ],
         )
     return after
+
+
+def record_actor(session: Session, update: ActorUpdate, issued_at: datetime) -> None:
+    """Set what a token says of its actor, unless what is known of them is from then or later."""
+    given = {name: getattr(update, name) for name in _CONTENT}
+    names = tuple(name for name, value in given.items() if value is not ABSENT)
+    values = {name: given[name] if name in names else None for name in _CONTENT}
+    session.exec(
+        _upsert(session.get_bind().dialect.name, names, is_conditional=True),
+        params={"id": update.id, "updated_at": issued_at, **values},
+    )
