@@ -1,6 +1,5 @@
 """The compose file says what the code understands: settings, commands, locks, services."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +7,9 @@ import yaml
 
 from app.settings import ENV_PREFIX, Settings
 from app.store.database import POSTGRESQL, parse_url
+from tests.support.image import DOCKERFILE
+from tests.support.process import ROOT
 
-ROOT = Path(__file__).parent.parent
 COMPOSE: Any = yaml.safe_load((ROOT / "scripts/deploy/compose.yaml").read_text())
 SERVICES = {name: value for name, value in COMPOSE["services"].items() if "build" in value}
 
@@ -33,14 +33,15 @@ def test_a_service_has_known_settings_and_the_address_of_the_database(name: str)
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_a_service_is_built_by_a_lock_that_exists(name: str) -> None:
-    build = SERVICES[name]["build"]
-    [installed] = [
-        line.split()[-1] for line in build["dockerfile_inline"].splitlines() if "install" in line
-    ]
+def test_a_service_is_the_image_that_is_tested_confined(name: str) -> None:
+    service = SERVICES[name]
+    build = service["build"]
+    context = (ROOT / "scripts/deploy" / build["context"]).resolve()
 
-    assert (ROOT / "scripts/deploy" / build["context"]).resolve() == ROOT
-    assert (ROOT / "scripts" / installed).exists()
+    assert context == ROOT
+    assert context / build["dockerfile"] == DOCKERFILE
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
 
 
 def test_two_services_wait_for_one_database_on_ports_of_their_own() -> None:

@@ -1,0 +1,61 @@
+"""The image of the service: every instruction of its file carried out, and what they make, run."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.image import DOCKERFILE, Stage, build, context
+from tests.test_metrics import free_port
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and change users")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return build(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(scope="module")
+def container(image: Stage) -> Iterator["subprocess.Popen[str]"]:
+    """The image run with --read-only, on a port of its own."""
+    image.environment["TICKET_ACTIVITY_PORT"] = free_port()
+    running = image.popen(image.command, is_read_only=True)
+    yield running
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=30) == 0
+
+
+def test_the_container_serves_as_another_user_and_writes_to_its_volume_alone(
+    image: Stage, container: "subprocess.Popen[str]"
+) -> None:
+    address = f"http://127.0.0.1:{image.environment['TICKET_ACTIVITY_PORT']}"
+    with httpx2.Client(transport=httpx2.HTTPTransport(retries=10), timeout=30) as http:
+        page = http.get(f"{address}/graphql", headers={"Accept": "text/html"})
+        healthy = image.run(image.health, is_read_only=True)
+    status = Path(f"/proc/{container.pid}/status").read_text()
+
+    assert page.status_code == 200
+    assert healthy == '{"status":"ready"}\n'
+    assert "Uid:\t65532\t65532" in status
+    assert (image.root / "data/ticket-activity.db").stat().st_mode & 0o777 == 0o600
+    assert (image.root / "data").stat().st_mode & 0o777 == 0o700
+    refused = image.popen(["touch", "/x"], is_read_only=True, stderr=subprocess.PIPE)
+    assert "Read-only file system" in refused.communicate()[1]
+
+
+def test_the_image_is_sent_only_what_it_copies(image: Stage) -> None:
+    folders = {file.partition("/")[0] for file in context()}
+
+    assert folders == {"README.md", "app", "pyproject.toml", "scripts"}
+    assert not [*image.root.glob("opt/ticket-activity/lib/python*/site-packages/pip")]
+
+
+@pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed")
+def test_hadolint_has_nothing_to_say() -> None:
+    assert subprocess.run(["hadolint", DOCKERFILE], check=False).returncode == 0
