@@ -98,7 +98,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                 max_uri_bytes=settings.max_uri_bytes,
                 max_header_bytes=settings.max_header_bytes,
                 max_receive_seconds=settings.max_receive_seconds,
-                observe=observer(requests),
+                observe=observer(requests, turns.charge),
             ),
             Middleware(CrossOrigin, origins=[*filter(None, settings.cors_origins.split(","))]),
             Middleware(Faults),

@@ -375,7 +375,7 @@ class Timeline:
         self._streams[viewer.token_id] += 1
         try:
             yield Begun(seq)
-            async with aclosing(self.feed.follow(ticket.id, seq)) as batches:
+            async with aclosing(self.feed.follow(ticket.id, seq, viewer.token_id)) as batches:
                 async for changes in batches:
                     for change in await self._seen(viewer, changes, wanted):
                         yield change

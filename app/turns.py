@@ -2,9 +2,10 @@
 
 Requests of all tokens run on one event loop, so a token with many clients, or with expensive
 requests, would take nearly all of its time from the others. Here each token is charged for the
-processor time of its requests. While requests of several tokens are in work, a token that has used
-more than its share of late gets one turn every FORCED_SECONDS, and more as soon as its share
-allows it. A token that is alone never waits.
+processor time of its requests. While several tokens are present, a token that has used more than
+its share of late gets a turn every FORCED_SECONDS at most, and more as soon as its share allows it.
+A token is present while it has requests in work and for PRESENCE_SECONDS after each of them, since
+its client needs that long to send the next one. A token that is alone never waits.
 """
 
 import asyncio
@@ -20,7 +21,11 @@ from app.errors import Busy
 T = TypeVar("T")
 
 FORCED_SECONDS: Final = 0.05
-"""Time between two turns that tokens get although they are over their share."""
+"""Time between two turns that tokens get although they are over their share. It is longer after a
+turn that was charged for more."""
+
+PRESENCE_SECONDS: Final = 0.005
+"""How long a token counts as present after a request of it has ended."""
 
 TOLERANCE_SECONDS: Final = 0.02
 """Processor time beyond its share that a token may use without waiting."""
@@ -35,27 +40,31 @@ _MAX_ACCOUNTS: Final = 10_000
 _NEGLIGIBLE_SECONDS: Final = 1e-4
 _LONG_STEP_SECONDS: Final = 0.004
 _LONG_STEP_FACTOR: Final = 4
-_NEXT_SECONDS: Final = 0.001
-"""Time between two requests of a token that begin because it is alone."""
+_TICK_SECONDS: Final = 0.001
+"""Time between two looks at who may begin, while requests wait."""
 
 
 @dataclass(slots=True, eq=False)
 class _Account:
-    """What one token has used (in seconds, at the time `Turns._scale` refers to), and its queue."""
+    """What one token has used (in seconds, after the decay), and its queue."""
 
     used: float = 0
     in_work: int = 0
+    lingering: int = 0
+    """Requests that ended less than PRESENCE_SECONDS ago."""
     waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
 
-    def admit(self) -> bool:
-        """Let the first request that still waits begin; False if there is none."""
+    @property
+    def is_present(self) -> bool:
+        return self.in_work + self.lingering > 0
+
+    def next_waiter(self) -> "asyncio.Future[None] | None":
+        """Take the first request that still waits from the queue."""
         while self.waiting:
             waiter = self.waiting.popleft()
             if not waiter.done():
-                self.in_work += 1
-                waiter.set_result(None)
-                return True
-        return False
+                return waiter
+        return None
 
 
 @dataclass(slots=True, eq=False)
@@ -64,14 +73,19 @@ class Turns:
 
     max_wait_seconds: float
     _accounts: OrderedDict[str, _Account] = field(default_factory=OrderedDict)
-    _working: int = 0
-    """Tokens with requests in work."""
+    _present: int = 0
+    """Tokens that are present."""
     _total: float = 0
     """What all tokens have used."""
     _decayed_at: float = field(default_factory=time.monotonic)
+    _lingering: deque[tuple[float, _Account]] = field(default_factory=deque)
+    """When each request that ended of late is no longer a reason to count its token as present."""
     _waiting: OrderedDict[str, _Account] = field(default_factory=OrderedDict)
     _timer: asyncio.TimerHandle | None = None
-    _next: asyncio.TimerHandle | None = None
+    _forced_at: float = field(default_factory=time.monotonic)
+    _forced: _Account | None = None
+    _forced_used: float = 0
+    """What the account of the last forced turn had used before it."""
 
     async def run(self, token_id: str, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in a turn of the token, and charge the token for its processor time.
@@ -80,7 +94,7 @@ class Turns:
         """
         self._decay()  # before the account is made: it drops those that are not in use
         account = self._account(token_id)
-        if self._may_begin(account) and not account.waiting:
+        if not account.waiting and self._may_begin(account):
             self._begin(account)
         else:
             try:
@@ -95,7 +109,7 @@ class Turns:
             self._end(account)
 
     def charge(self, token_id: str, seconds: float) -> None:
-        """Charge a token for processor time that was spent for it on another thread."""
+        """Charge a token for processor time that was spent for it elsewhere."""
         self._add(self._account(token_id), seconds)
 
     def _account(self, token_id: str) -> _Account:
@@ -109,32 +123,38 @@ class Turns:
         if len(self._accounts) <= _MAX_ACCOUNTS:
             return
         token_id, oldest = self._accounts.popitem(last=False)
-        if oldest.in_work or oldest.waiting:
+        if oldest.is_present or oldest.waiting:
             self._accounts[token_id] = oldest
         else:
             self._total -= oldest.used
 
     def _may_begin(self, account: _Account) -> bool:
         """Whether the token is alone, or has used no more than its share."""
-        others = self._others(account)
-        if not others:
+        others = self._present - account.is_present
+        if not others or account.used <= self._total / (others + 1) + TOLERANCE_SECONDS:
             return True
-        return account.used <= self._total / (others + 1) + TOLERANCE_SECONDS
-
-    def _others(self, account: _Account) -> int:
-        """Count the other tokens with requests in work."""
-        return self._working - (account.in_work > 0)
+        self._forget_lingering()
+        return self._present == account.is_present
 
     def _begin(self, account: _Account) -> None:
+        self._present += not account.is_present
         account.in_work += 1
-        self._working += account.in_work == 1
 
     def _end(self, account: _Account) -> None:
         account.in_work -= 1
-        if not account.in_work:
-            self._working -= 1
+        account.lingering += 1
+        self._lingering.append((time.monotonic() + PRESENCE_SECONDS, account))
+        self._forget_lingering()
         if self._waiting:
-            self._admit_waiting()
+            self._admit_next()
+
+    def _forget_lingering(self) -> None:
+        """Count tokens as present no longer whose last request ended long enough ago."""
+        now = time.monotonic()
+        while self._lingering and self._lingering[0][0] <= now:
+            _, account = self._lingering.popleft()
+            account.lingering -= 1
+            self._present -= not account.is_present
 
     async def _wait(self, token_id: str, account: _Account) -> None:
         if len(account.waiting) >= MAX_WAITING:
@@ -153,49 +173,55 @@ class Turns:
                 raise Busy("Other tokens need the service too; send the request again.") from None
             raise
 
-    def _admit_waiting(self) -> None:
-        """Let the first request of a token begin whose share allows it."""
-        token_id, account = next(iter(self._waiting.items()))
-        if not self._may_begin(account):
-            self._waiting.move_to_end(token_id)
-            return
-        self._admit(token_id, account)
-        if account.waiting and not self._next and not self._others(account):
-            # The token is alone, perhaps only until the answer before has reached its client. So
-            # the others do not all begin at once.
-            loop = asyncio.get_running_loop()
-            self._next = loop.call_later(_NEXT_SECONDS, self._admit_next)
-
     def _admit_next(self) -> None:
-        self._next = None
-        if self._waiting:
-            self._admit_waiting()
+        """Let a request of the token begin that has waited longest, if its share allows that."""
+        token_id, account = next(iter(self._waiting.items()))
+        if self._may_begin(account):
+            self._admit(token_id, account)
+        else:
+            self._waiting.move_to_end(token_id)
 
     def _admit(self, token_id: str, account: _Account) -> None:
-        was_idle = not account.in_work
-        if account.admit():
-            self._working += was_idle
+        if waiter := account.next_waiter():
+            self._begin(account)
+            waiter.set_result(None)
+        if account.waiting:
             self._waiting.move_to_end(token_id)
-        if not account.waiting:
+        else:
             del self._waiting[token_id]
 
     def _start_timer(self) -> None:
         if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(FORCED_SECONDS, self._on_time)
+            self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._on_time)
 
     def _on_time(self) -> None:
-        """Give one turn whatever the shares are, so that nobody waits for ever."""
+        """Admit one request at most: those of a token that is alone do not all begin at once.
+
+        It is perhaps alone only until the answer before has reached the client of another one.
+        """
         self._timer = None
         self._decay()
         if self._waiting:
-            token_id, account = next(iter(self._waiting.items()))
-            if account.in_work:
-                self._waiting.move_to_end(token_id)
-            else:
-                self._admit(token_id, account)
+            self._admit_next()
+        if self._waiting and self._may_force():
+            self._force()
         if self._waiting:
             self._start_timer()
+
+    def _may_force(self) -> bool:
+        """Whether the last forced turn is long enough ago for what it took."""
+        taken = self._forced.used - self._forced_used if self._forced else 0
+        return time.monotonic() >= self._forced_at + max(FORCED_SECONDS, taken)
+
+    def _force(self) -> None:
+        """Give one turn whatever the shares are, so that nobody waits for ever."""
+        token_id, account = next(iter(self._waiting.items()))
+        if account.in_work:
+            self._waiting.move_to_end(token_id)
+            return
+        self._forced_at, self._forced = time.monotonic(), account
+        self._forced_used = account.used
+        self._admit(token_id, account)
 
     def _add(self, account: _Account, seconds: float) -> None:
         account.used += seconds
@@ -209,9 +235,11 @@ class Turns:
             return
         self._decayed_at += halvings * HALF_LIFE_SECONDS
         factor = 0.5**halvings
+        self._forget_lingering()
         for token_id, account in [*self._accounts.items()]:
             account.used *= factor
-            if not (account.in_work or account.waiting) and account.used < _NEGLIGIBLE_SECONDS:
+            is_idle = not (account.is_present or account.waiting)
+            if is_idle and account.used < _NEGLIGIBLE_SECONDS:
                 del self._accounts[token_id]
         self._total = sum(account.used for account in self._accounts.values())
 

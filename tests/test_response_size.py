@@ -146,7 +146,7 @@ def execute(limit: int, query: str, variables: JSON) -> Result:
     executor = Executor(SCHEMA, cache_size=1, limits=QueryLimits(), max_response_bytes=limit)
 
     async def run() -> Result:
-        operation = await executor.prepare(query, None)
+        operation = await executor.prepare(query, None, lambda _seconds: None)
         return await executor.execute(operation, variables, "ada")
 
     return asyncio.run(run())

@@ -15,6 +15,7 @@ from app import turns as turns_module
 from app.errors import Busy
 from app.settings import Settings
 from app.turns import Turns
+from tests.support.live import event_stream, feed, listening
 from tests.support.service import Client, start
 
 HEAVY, LIGHT = "heavy", "light"
@@ -43,6 +44,15 @@ async def in_work(turns: Turns, token: str) -> AsyncIterator[None]:
     finally:
         end.set()
         await running
+
+
+def present(turns: Turns) -> int:
+    """Return how many tokens are present a good while later."""
+    with pytest.MonkeyPatch.context() as patch:
+        later = time.monotonic() + 1
+        patch.setattr(time, "monotonic", lambda: later)
+        turns._forget_lingering()
+    return turns._present
 
 
 async def settled() -> None:
@@ -77,6 +87,38 @@ async def test_of_two_that_compete_the_one_that_used_more_waits(
         assert events == ["light"]
     await waiting
     assert events == ["light", "heavy"]
+
+
+async def test_a_token_stays_present_until_its_client_can_have_sent_the_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
+    monkeypatch.setattr(turns_module, "PRESENCE_SECONDS", 0.1)
+    turns = Turns(1000)
+    turns.charge(HEAVY, 30)
+    began = time.monotonic()
+    await turns.run(LIGHT, use(0))
+    await turns.run(HEAVY, use(0))
+    assert time.monotonic() - began >= 0.1
+
+
+async def test_a_turn_beyond_the_share_that_took_long_is_followed_by_a_longer_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 0.01)
+    monkeypatch.setattr(turns_module, "HALF_LIFE_SECONDS", 1000)
+    turns = Turns(1000)
+    turns.charge(HEAVY, 30)
+    async with in_work(turns, LIGHT):
+        began = time.monotonic()
+        for _ in range(3):
+            await turns.run(HEAVY, use(0))
+        quick = time.monotonic() - began
+        await turns.run(HEAVY, use(0.05))  # charged four times: everybody else had to wait
+        began = time.monotonic()
+        await turns.run(HEAVY, use(0))
+        assert time.monotonic() - began >= 0.1
+    assert quick >= 0.01
 
 
 async def test_those_that_waited_are_in_work_together_once_their_token_is_alone(
@@ -137,7 +179,7 @@ async def test_who_waits_too_long_is_busy_and_leaves_nothing_behind() -> None:
     async with in_work(turns, LIGHT), in_work(turns, LIGHT):
         with pytest.raises(Busy):
             await turns.run(HEAVY, use(0))
-    assert not turns._working
+    assert not present(turns)
 
 
 async def test_only_so_many_requests_of_one_token_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +203,7 @@ async def test_the_error_of_the_work_is_the_error_of_the_turn() -> None:
     turns = Turns(1)
     with pytest.raises(ValueError, match="its own"):
         await turns.run(LIGHT, fail())
-    assert not turns._working
+    assert not present(turns)
 
 
 async def test_a_cancelled_request_cancels_its_work() -> None:
@@ -180,7 +222,7 @@ async def test_a_cancelled_request_cancels_its_work() -> None:
     running.cancel()
     await asyncio.wait([running])
     assert cancelled.is_set()
-    assert not turns._working
+    assert not present(turns)
 
 
 STEPS = st.lists(
@@ -221,14 +263,13 @@ async def _follow(steps: list[tuple[str, str, float]]) -> None:
             tasks[len(tasks) // 2].cancel()
         else:
             await asyncio.sleep(0)
-        in_work = [account for account in turns._accounts.values() if account.in_work]
-        assert turns._working == len(in_work)
+        assert turns._present == sum(a.is_present for a in turns._accounts.values())
         used = sum(account.used for account in turns._accounts.values())
         assert turns._total == pytest.approx(used)
     async with asyncio.timeout(20):
         await asyncio.gather(*tasks, return_exceptions=True)
     assert done.total() == sum(not task.cancelled() for task in tasks)
-    assert (turns._working, [*turns._waiting]) == (0, [])
+    assert (present(turns), [*turns._waiting]) == (0, [])
 
 
 async def test_a_busy_token_does_not_keep_another_from_the_door(settings: Settings) -> None:
@@ -251,3 +292,44 @@ async def test_a_busy_token_does_not_keep_another_from_the_door(settings: Settin
                 tasks.create_task(ask(heavy, "heavy"))
         assert order.index("heavy") > 5
         assert order.count("heavy") == 10
+
+
+async def test_what_other_threads_and_sending_take_is_charged_to_the_token(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged: Counter[str] = Counter()
+    charge = Turns.charge
+
+    def charge_and_note(turns: Turns, token_id: str, seconds: float) -> None:
+        charged[token_id] += 1
+        charge(turns, token_id, seconds)
+
+    monkeypatch.setattr(Turns, "charge", charge_and_note)
+    async with start(settings) as service, listening(service) as origin:
+        client = await service.client()
+        token_id = client.token.split("_")[1]
+        ticket_id = await client.create_ticket(message="x" * 60_000)
+        query = "query T($id: ID!) { ticket(id: $id) { activities(first: 1) { nodes { %s } } } }"
+        entry = (await client.create_activity(ticket_id, message="x" * 60_000))["id"]
+
+        await client.graphql(query % "id", id=ticket_id)  # the next ones find it in the cache
+        charged.clear()
+        await client.graphql(query % "id", id=ticket_id)
+        of_a_short_query = charged[token_id]  # its load
+
+        charged.clear()
+        await client.graphql(query % "id " + " " * 1000, id=ticket_id)
+        assert charged[token_id] == of_a_short_query + 1, "a long document is parsed in a thread"
+
+        charged.clear()
+        await client.graphql(query % "a: message b: message", id=ticket_id)
+        assert charged[token_id] == of_a_short_query + 1, "sending a large response"
+
+        await client.put(ticket_id, entry, {"message": "changed"})
+        after = (await feed(client, ticket_id, first=1))["pageInfo"]["endCursor"]
+        charged.clear()
+        variables = {"ticketId": ticket_id, "after": after}
+        async with event_stream(origin, client.token, variables) as events:
+            await anext(events)
+            await anext(events)
+        assert charged[token_id] > 0, "reading changes for one subscriber"

@@ -236,6 +236,9 @@ class Contexts:
     async def turn(self, viewer: Viewer, work: Coroutine[Any, Any, T]) -> T:
         return await self.turns.run(viewer.token_id, work)
 
+    def charge(self, viewer: Viewer, seconds: float) -> None:
+        self.turns.charge(viewer.token_id, seconds)
+
     async def query(
         self,
         _connection: HTTPConnection,

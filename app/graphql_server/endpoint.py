@@ -149,7 +149,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
         body: bytes | None,
     ) -> AnyResponse:
         parameters = _parameters(request, body)
-        operation = await self.operations.find(parameters)
+        operation = await self.operations.find(viewer, parameters)
         note(request.scope, "operation", operation.name)
         _require_allowed(operation.kind, request)
         if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:

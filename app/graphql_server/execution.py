@@ -5,6 +5,7 @@ operations when none is named. This module knows no HTTP.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import (
     AsyncGenerator,
@@ -151,8 +152,10 @@ class Executor:
         # One thread: more of them would only compete with the event loop for Python's lock.
         self._beside = ThreadPoolExecutor(1, "graphql")
 
-    async def prepare(self, text: str, operation_name: str | None) -> Operation:
-        """Return the operation to execute.
+    async def prepare(
+        self, text: str, operation_name: str | None, charge: Callable[[float], None]
+    ) -> Operation:
+        """Return the operation to execute. `charge` is told the seconds that a thread has spent.
 
         Raises RequestErrors where the document is not valid or has no single such operation, and
         QueryTooComplex.
@@ -163,7 +166,7 @@ class Executor:
         else:
             self.document_misses += 1
             # A wrong document is not cached: an attacker could vary it each time.
-            operations = await self._parse_in_time(text)
+            operations = await self._parse_in_time(text, charge)
             self._documents.put(text, operations)
         if operation_name is None and len(operations) == 1:
             return next(iter(operations.values()))
@@ -271,12 +274,27 @@ class Executor:
         except InvalidInput as error:
             raise RequestErrors([GraphQLError(error.message)], error.code) from None
 
-    async def _parse_in_time(self, text: str) -> "OperationsByName":
+    async def _parse_in_time(
+        self, text: str, charge: Callable[[float], None]
+    ) -> "OperationsByName":
         """Parse a document; in another thread if that may hold the event loop for long."""
         if len(text) <= _MAX_CHARACTERS_ON_LOOP:
             return self.parse_operations(text)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._beside, self.parse_operations, text)
+        taken = 0.0
+
+        def parse_and_measure() -> OperationsByName:
+            nonlocal taken
+            began = time.thread_time()
+            try:
+                return self.parse_operations(text)
+            finally:
+                taken = time.thread_time() - began
+
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._beside, parse_and_measure)
+        finally:
+            charge(taken)
 
     def parse_operations(self, text: str) -> "OperationsByName":
         """Return every operation of a document. Raises RequestErrors and QueryTooComplex."""

@@ -48,6 +48,9 @@ class Contexts(Protocol[ViewerT_contra]):
     async def turn(self, viewer: ViewerT_contra, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns, begun when it is the viewer's turn. Raises Busy."""
 
+    def charge(self, viewer: ViewerT_contra, seconds: float) -> None:
+        """Note that another thread has spent processor time for the viewer."""
+
     async def query(
         self,
         connection: HTTPConnection,
@@ -98,10 +101,11 @@ class Operations(Generic[ViewerT]):
     contexts: Contexts[ViewerT]
     deadline_seconds: float
 
-    async def find(self, parameters: Parameters) -> Operation:
+    async def find(self, viewer: ViewerT, parameters: Parameters) -> Operation:
         """Return the operation. Raises ServiceError and RequestErrors."""
         text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
-        return await self.executor.prepare(text, parameters.operation_name)
+        charge = partial(self.contexts.charge, viewer)
+        return await self.executor.prepare(text, parameters.operation_name, charge)
 
     async def execute(
         self,
@@ -142,7 +146,7 @@ class Operations(Generic[ViewerT]):
         self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
     ) -> AsyncGenerator[Event]:
         """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
-        operation = await self.find(parameters)
+        operation = await self.find(viewer, parameters)
         note(connection.scope, "operation", operation.name)
         if operation.kind is not OperationType.SUBSCRIPTION:
             key = key_of(operation, connection, parameters)

@@ -83,9 +83,12 @@ class Feed:
     _reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READS))
     _is_closing: bool = False
 
-    async def follow(self, ticket_id: UUID, seq: int) -> AsyncGenerator[list[RecordedChange]]:
+    async def follow(
+        self, ticket_id: UUID, seq: int, token_id: str
+    ) -> AsyncGenerator[list[RecordedChange]]:
         """Yield the changes after a `seq`, in order and each once.
 
+        The token is charged for the changes that are read from the database for it alone.
         Holds no connection while it waits. A slow subscriber is not waited for: it reads from the
         database what is no longer cached. Raises Reconnect when the feed is closed.
         """
@@ -94,7 +97,7 @@ class Feed:
                 news = topic.news
                 changes = topic.after(seq)
                 if changes is None:
-                    changes = await self._load_changes(ticket_id, after=seq)
+                    changes = await self._load_changes(ticket_id, token_id, after=seq)
                 if changes:
                     seq = changes[-1].seq
                     yield changes
@@ -163,17 +166,19 @@ class Feed:
             if is_full:
                 self._changed.add(id_)
 
-    async def _load_changes(self, ticket_id: UUID, *, after: int) -> list[RecordedChange]:
+    async def _load_changes(
+        self, ticket_id: UUID, token_id: str, *, after: int
+    ) -> list[RecordedChange]:
         """Read changes from the database; only a few such reads run at a time."""
         work = partial(load_changes, ticket_id=ticket_id, after=after)
         async with self._reading:
-            return await self._load(work)
+            return await self._load(work, token_id)
 
-    async def _load(self, work: Callable[[Session], T]) -> T:
+    async def _load(self, work: Callable[[Session], T], token_id: str = _OWNER) -> T:
         """Run one load; while the reader is busy, wait."""
         while True:
             try:
-                return await self.reader.load(_OWNER, work)
+                return await self.reader.load(token_id, work)
             except Busy:
                 if self._is_closing:
                     raise

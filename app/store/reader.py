@@ -35,7 +35,7 @@ LOAD_SECONDS: Final = 0.01
 HOP_SECONDS: Final = 0.02
 """Loads not begun after this time run in the next call, so that results are returned by then."""
 
-PATIENCE_SECONDS: Final = 0.02
+PATIENCE_SECONDS: Final = 0.005
 """The first connection takes waiting operations at once, each further one only what has waited this
 much longer. The fewer connections are in use, the more operations share a snapshot."""
 

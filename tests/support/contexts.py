@@ -19,6 +19,8 @@ class PlainContexts(Generic[ViewerT]):
     async def turn(self, _viewer: ViewerT, work: Coroutine[Any, Any, T]) -> T:
         return await work
 
+    def charge(self, _viewer: ViewerT, _seconds: float) -> None: ...
+
     async def query(
         self,
         _connection: HTTPConnection,

@@ -22,6 +22,7 @@ from app.graphql_server.streams import StreamLimits
 from app.measures import Requests
 from app.middleware import Faults, FrontDoor
 from app.observation import observer
+from app.store.reader import charge_nobody
 from tests.support.contexts import PlainContexts
 
 GRAPHQL = "application/graphql-response+json"
@@ -158,7 +159,7 @@ APP = Starlette(
             max_uri_bytes=MAX_URI,
             max_header_bytes=MAX_HEADERS,
             max_receive_seconds=30,
-            observe=observer(Requests()),
+            observe=observer(Requests(), charge_nobody),
         ),
         Middleware(Faults),
     ],

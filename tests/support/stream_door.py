@@ -20,6 +20,7 @@ from app.graphql_server.websocket import WebSocketEndpoint
 from app.measures import Requests
 from app.middleware import FrontDoor
 from app.observation import observer
+from app.store.reader import charge_nobody
 from tests.support.contexts import PlainContexts
 
 TICKS = "subscription { ticks { number } }"
@@ -149,7 +150,7 @@ def stream_door(source: Source, limits: StreamLimits | None = None) -> Starlette
                 max_uri_bytes=1024,
                 max_header_bytes=4096,
                 max_receive_seconds=30,
-                observe=observer(Requests()),
+                observe=observer(Requests(), charge_nobody),
             )
         ],
     )
