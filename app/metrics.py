@@ -64,7 +64,7 @@ METRICS: Final = {
     ),
     "ticket_activity_subscriptions": Metric(Kind.GAUGE, "Subscriptions that are open."),
     "ticket_activity_feed_lag_seconds": Metric(
-        Kind.HISTOGRAM, "Time from a change to when the feed has read it.", (), SECONDS
+        Kind.HISTOGRAM, "Time from the write of a change to when the feed has read it.", (), SECONDS
     ),
     "ticket_activity_cache_lookups": Metric(
         Kind.COUNTER, "Lookups of cached documents and timelines.", ("cache", "result")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from app.activity.listing import Filter
 from app.activity.policy import can_see, sees_entry
@@ -15,7 +16,8 @@ class RecordedChange:
 
     `before` is the entry before the change, None where it was not listed; of its content only what
     the policy and filters need is set. `is_private_now` is None if the entry is deleted by now.
-    `characters` is the length of all its texts.
+    `characters` is the length of all its texts. `recorded_at` is when it was written, which of an
+    import is later than when it was made.
     """
 
     seq: int
@@ -24,6 +26,7 @@ class RecordedChange:
     before: Activity | None
     is_private_now: bool | None
     characters: int
+    recorded_at: datetime
 
     @property
     def is_redaction(self) -> bool:

@@ -161,7 +161,7 @@ class Feed:
         for id_, (changes, is_full) in (await self._load(partial(load_news, after=after))).items():
             if changes:
                 topics[id_].extend(changes)
-                lag = time.time() - changes[-1].activity.updated_at.timestamp()
+                lag = time.time() - changes[-1].recorded_at.timestamp()
                 self.lag_seconds.observe(max(lag, 0))
             if is_full:
                 self._changed.add(id_)

@@ -80,6 +80,7 @@ _CHANGES = (
             + func.coalesce(func.length(_PREVIOUS.message), 0)
             + func.length(cast(_HISTORY.metadata, Text))
         ).label("characters"),
+        func.coalesce(_HISTORY.recorded_at, _HISTORY.changed_at).label("recorded_at"),
         # The activity after the change: what no update changes, and the rest from the history.
         _COLUMNS.ticket_id,
         _COLUMNS.id,
@@ -196,12 +197,15 @@ def _is_full(page: Sequence[RecordedChange]) -> bool:
 
 
 def _recorded_change(row: Sequence[Any]) -> RecordedChange:
-    seq, change_type, was_private, message, is_private_now, deleted_now, characters, *rest = row
-    activity, before = Activity(*rest), None
+    seq, change_type, was_private, message, is_private_now, deleted_now, *rest = row
+    characters, recorded_at, *columns = rest
+    activity, before = Activity(*columns), None
     if was_private is not None:
         before = replace(activity, is_private=was_private, message=message, deleted_at=None)
     is_private_now = None if deleted_now else is_private_now
-    return RecordedChange(seq, change_type, activity, before, is_private_now, characters)
+    return RecordedChange(
+        seq, change_type, activity, before, is_private_now, characters, recorded_at
+    )
 
 
 def load_cursor_key(session: Session) -> bytes:
