@@ -18,9 +18,6 @@ from app.json_text import parse_json
 
 _log = logging.getLogger(__name__)
 
-KEYS_TTL: Final = timedelta(minutes=10)
-"""Keys older than this are fetched again; a key that is gone then is refused."""
-
 RETRY_INTERVAL: Final = timedelta(seconds=5)
 """At least this lies between two fetches, whatever tokens are sent."""
 
@@ -40,8 +37,8 @@ class _Unusable(Exception):
 class ProviderKeys:
     """The keys of one provider, by their `kid`.
 
-    They are fetched when a token names a key that is not among them, and again when they are old.
-    Where that fails the old ones stay.
+    They are fetched when a token names a key that is not among them, and again when they are as old
+    as the provider's settings say. Where that fails the old ones stay.
     """
 
     provider: IdentityProvider
@@ -53,9 +50,16 @@ class ProviderKeys:
     _fetching: asyncio.Task[None] | None = None
 
     def current(self, kid: str, now: datetime) -> Key | None:
-        """Return a key that is known. Old keys are fetched anew in the background."""
-        if self._keys and not _is_within(KEYS_TTL, self._fetched_at, now):
+        """Return a key that is known. Old keys are fetched anew in the background.
+
+        Where nobody has asked for so long that they are twice as old as they may be, they count as
+        not known, unless the provider is away.
+        """
+        age = timedelta(seconds=self.provider.jwks_refresh_seconds)
+        if self._keys and not _is_within(age, self._fetched_at, now):
             self._begin_fetch(now)
+            if not self._has_failed and not _is_within(2 * age, self._fetched_at, now):
+                return None
         return self._keys.get(kid)
 
     async def find(self, kid: str, now: datetime) -> Key:

@@ -48,6 +48,7 @@ class IdentityProvider(BaseModel):
     issuer: Annotated[Text, AfterValidator(_require_url)]
     audience: Text | Annotated[tuple[Text, ...], Field(min_length=1)]
     jwks_url: Annotated[Text, AfterValidator(_require_url)] | None = None
+    jwks_refresh_seconds: Annotated[int, Field(ge=5, le=86_400)] = 300
     actor_claim: ClaimPath = "sub"
     name_claim: ClaimPath = "name"
     avatar_claim: ClaimPath = "picture"
