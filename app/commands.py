@@ -48,7 +48,7 @@ from app.store.erasure import count_traces
 from app.store.errors import DatabaseUnusable
 from app.store.migrate import migrate, newest_revision, require_current, require_whole
 from app.store.queries import has_tickets, load_tickets
-from app.store.sqlite import sqlite_file
+from app.store.sqlite import give_to_owner_of_folder, sqlite_file
 from app.store.tokens import create_token, list_tokens, revoke_token
 
 _log: Final = logging.getLogger("ticket-activity")
@@ -259,7 +259,9 @@ def _make_file(settings: Settings) -> Path | None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # SQLite gives its journals the mode of the file beside them.
-        file.touch(mode=0o600)
+        if not file.exists():
+            file.touch(mode=0o600)
+            give_to_owner_of_folder(file)
     except OSError as error:
         raise OperatorError(f"Cannot make the database {file}: {error.strerror}.") from None
     return file

@@ -1,6 +1,7 @@
 """Backups that are taken while the service is used, and their restoration."""
 
 import asyncio
+import os
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -212,3 +213,23 @@ def test_another_database_than_sqlite_has_its_own_tools(
     monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", "postgresql+asyncpg://ada@localhost/x")
 
     assert "pg_dump" in refusal(capsys, "backup", "x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_makes_belongs_to_the_user_of_the_service(
+    tmp_path: Path, monkeypatch: Environment, capsys: Output
+) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    os.chown(folder, 65532, 65532)
+    name_database(monkeypatch, folder / "tickets.db")
+    backup = tmp_path / "backup.db"
+
+    assert main(["migrate"]) == 0
+    made = {file.stat().st_uid for file in folder.iterdir()}
+    assert main(["backup", str(backup)]) == 0
+    assert main(["restore", str(backup), "--replace"]) == 0
+    restored = {file.stat().st_uid for file in folder.iterdir()}
+
+    assert made == restored == {65532}
+    assert backup.stat().st_uid == 0

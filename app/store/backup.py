@@ -14,6 +14,7 @@ from typing import Final
 from app.activity.cursors import KEY_BYTES
 from app.store.errors import DatabaseUnusable
 from app.store.migrate import require_known_revisions
+from app.store.sqlite import give_to_owner_of_folder
 
 _WAIT_SECONDS: Final = 5
 _JOURNALS: Final = ("-wal", "-shm", "-journal")
@@ -58,6 +59,7 @@ def restore(backup: Path, target: Path, *, replaces: bool) -> Path | None:
             source.backup(copy)
         _require_sound(partial)
         _change_cursor_key(partial)
+        give_to_owner_of_folder(partial)
         _move(target, kept)
     return kept if kept.exists() else None
 

@@ -6,6 +6,7 @@ that runs there needs one, however many statements it executes.
 
 import asyncio
 import logging
+import os
 import sqlite3
 import sys
 import time
@@ -376,6 +377,13 @@ def sqlite_file(address: URL) -> Path:
             "TICKET_ACTIVITY_DATABASE_URL must name a file: a database in memory keeps nothing."
         )
     return Path(address.database).absolute()
+
+
+def give_to_owner_of_folder(file: Path) -> None:
+    """Give a database that root has made to the user whom the service runs as."""
+    if os.geteuid() == 0:
+        folder = file.parent.stat()
+        os.chown(file, folder.st_uid, folder.st_gid)
 
 
 def _holds_words(message: str, words: str) -> bool:
