@@ -35,9 +35,13 @@ LOAD_SECONDS: Final = 0.01
 HOP_SECONDS: Final = 0.02
 """Loads not begun after this time run in the next call, so that results are returned by then."""
 
-PATIENCE_SECONDS: Final = 0.005
+PATIENCE_SECONDS: Final = 0.02
 """The first connection takes waiting operations at once, each further one only what has waited this
 much longer. The fewer connections are in use, the more operations share a snapshot."""
+
+SLOW_SECONDS: Final = 0.004
+"""When the calls on a connection take longer, the next one takes what waits without more patience:
+64 reads by id take less."""
 
 _GROUP_SIZE: Final = 256
 
@@ -149,9 +153,12 @@ class Reader:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _long_reads: LongReads = field(init=False)
     _is_closed: bool = False
+    _calls: list[float] = field(init=False)
+    """When the call that runs on each shared connection began, 0 where none runs."""
 
     def __post_init__(self) -> None:
         self._long_reads = LongReads(self.database, self.limits, self.charge)
+        self._calls = [0.0] * self.limits.connections
 
     @property
     def waiting(self) -> int:
@@ -221,49 +228,83 @@ class Reader:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for number in range(self.limits.connections):
-                    tasks.create_task(self._serve(number * PATIENCE_SECONDS))
+                    tasks.create_task(self._serve(number))
         finally:
             self._is_closed = True
             while self._groups:
                 self._take().end(_lost())
             await self._long_reads.close()
 
-    async def _serve(self, patience: float) -> None:
+    async def _serve(self, number: int) -> None:
         """Serve groups on a connection. Replace the connection when it fails."""
         while True:
-            group = await self._next_group(patience)
+            group = await self._next_group(number)
             try:
-                await self._serve_groups(group, patience)
+                await self._serve_groups(group, number)
             except Exception as error:
                 _log.error("A connection for reads failed.", exc_info=error)
 
-    async def _serve_groups(self, group: _Group, patience: float) -> None:
+    async def _serve_groups(self, group: _Group, number: int) -> None:
         """Serve this group and those after it on one connection, until that fails."""
         connection = await _or_end(group, self.database.connect_for_reads())
         try:
             while True:
-                await _or_end(group, _serve_group(connection, group))
-                if not self._groups or self._time_left(patience) > 0:
+                await _or_end(group, self._serve_group(connection, group, number))
+                if not self._groups or self._time_left(number) > 0:
                     # An idle connection must hold no snapshot: the write-ahead log could only grow.
                     await connection.run(Session.rollback)
-                group = await self._next_group(patience)
+                group = await self._next_group(number)
         finally:
             await connection.close()
 
-    async def _next_group(self, patience: float) -> _Group:
-        """Return the first group once it has waited as long as `patience`."""
+    async def _next_group(self, number: int) -> _Group:
+        """Return the first group once it has waited long enough for this connection."""
         while True:
             if not self._groups:
                 self._wake.clear()
                 await self._wake.wait()
-            elif (left := self._time_left(patience)) > 0:
-                await asyncio.sleep(left)
+            elif (left := self._time_left(number)) > 0:
+                await asyncio.sleep(min(left, SLOW_SECONDS))
             else:
                 return self._take()
 
-    def _time_left(self, patience: float) -> float:
-        """Return for how long the first group must still wait before `patience` is over."""
-        return self._groups[0].asked_at + patience - time.monotonic()
+    def _time_left(self, number: int) -> float:
+        """Return for how long the first group still waits for the connections before this one."""
+        now = time.monotonic()
+        left = self._groups[0].asked_at + number * PATIENCE_SECONDS - now
+        if number and (began := self._calls[number - 1]):
+            return min(left, began + SLOW_SECONDS - now)
+        return left
+
+    async def _serve_group(self, connection: Connection, group: _Group, number: int) -> None:
+        """Run the loads of a group, until all its operations have ended."""
+        is_begun = False
+        while group.open_count:
+            if not group.loads:
+                await group.wait_for_news()
+                continue
+            group.running, group.loads = group.loads, []
+            hop = self._hop(connection, group.running, number, is_first=not is_begun)
+            verdicts, rest = await connection.run(hop)
+            is_begun = True
+            group.running, group.loads = (), rest + group.loads
+            for load, verdict in verdicts:
+                load.settle(verdict)
+        group.end(LongRead())
+
+    def _hop(
+        self, connection: Connection, loads: Sequence[Load], number: int, *, is_first: bool
+    ) -> Callable[[Session], tuple[Verdicts, list[Load]]]:
+        def run(session: Session) -> tuple[Verdicts, list[Load]]:
+            self._calls[number] = time.monotonic()
+            try:
+                if is_first:
+                    session.rollback()  # ends the snapshot of the group before
+                return run_loads(connection, session, loads, HOP_SECONDS)
+            finally:
+                self._calls[number] = 0.0
+
+        return run
 
     def _take(self) -> _Group:
         group = self._groups.popleft()
@@ -283,31 +324,3 @@ async def _or_end(group: _Group, work: Awaitable[T]) -> T:
     except BaseException:
         group.end(_lost())
         raise
-
-
-async def _serve_group(connection: Connection, group: _Group) -> None:
-    """Run the loads of a group, until all its operations have ended."""
-    is_begun = False
-    while group.open_count:
-        if not group.loads:
-            await group.wait_for_news()
-            continue
-        group.running, group.loads = group.loads, []
-        hop = _hop(connection, group.running, is_first=not is_begun)
-        verdicts, rest = await connection.run(hop)
-        is_begun = True
-        group.running, group.loads = (), rest + group.loads
-        for load, verdict in verdicts:
-            load.settle(verdict)
-    group.end(LongRead())
-
-
-def _hop(
-    connection: Connection, loads: Sequence[Load], *, is_first: bool
-) -> Callable[[Session], tuple[Verdicts, list[Load]]]:
-    def run(session: Session) -> tuple[Verdicts, list[Load]]:
-        if is_first:
-            session.rollback()  # ends the snapshot of the group before
-        return run_loads(connection, session, loads, HOP_SECONDS)
-
-    return run
