@@ -158,7 +158,8 @@ async def test_nginx_passes_requests_streams_and_web_sockets_on_and_logs_no_quer
     assert large.json()["errors"]
     assert begun
     assert acknowledged == {"type": "connection_ack"}
-    assert "/tickets/readyz" in log.read_text()
+    assert f'"GET /tickets/readyz" 200 {len(ready.content)}' in log.read_text()
+    assert ready.headers["X-Request-ID"] in log.read_text()
     assert token not in log.read_text()
 
 

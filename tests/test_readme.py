@@ -86,6 +86,13 @@ def test_every_script_is_in_the_table() -> None:
     assert {name for name in names if f"| {name} |" not in README} == {"`scripts/install`"}
 
 
+def test_every_file_that_it_names_exists() -> None:
+    named = set(re.findall(r"\b((?:scripts|tests|app)/[a-z0-9_./-]*[a-z])", README))
+
+    assert len(named) > 30
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_decisions_are_numbered_in_order() -> None:
     numbers = re.findall(r"^(\d+)\. ", README.partition("## Decisions\n")[2], re.MULTILINE)
 
