@@ -132,10 +132,20 @@ class Settings(BaseSettings):
     )
     database_lock_seconds: PositiveFloat = Field(
         default=5,
-        description="How long a write waits for a lock of PostgreSQL, then it is BUSY, in seconds.",
+        description=(
+            "How long a write waits for a lock of PostgreSQL, then it is BUSY, in seconds. A write "
+            "that holds locks and does nothing for so long is rolled back."
+        ),
     )
     database_statement_seconds: PositiveFloat = Field(
         default=30, description="How long a statement may run in PostgreSQL, in seconds."
+    )
+    database_answer_seconds: PositiveFloat = Field(
+        default=5,
+        description=(
+            "How long PostgreSQL may leave unanswered what needs no time, or whose time is over; "
+            "then the connection is given up, in seconds."
+        ),
     )
     database_poll_seconds: PositiveFloat = Field(
         default=1,
@@ -182,6 +192,10 @@ class Settings(BaseSettings):
     write_queue_size: PositiveInt = Field(
         default=4096,
         description="Commands that may wait for the writer; one more is answered BUSY.",
+    )
+    write_wait_seconds: PositiveFloat = Field(
+        default=10,
+        description="How long a command may wait for the writer, then it is BUSY, in seconds.",
     )
     write_batch_size: PositiveInt = Field(
         default=512, description="Commands that may share one transaction."

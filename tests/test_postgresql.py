@@ -429,6 +429,26 @@ def test_a_start_that_may_not_migrate_refuses_a_database_that_is_behind(
     engine.drop(url)
 
 
+@pytest.mark.parametrize("may_migrate", ["true", "false"])
+def test_a_start_refuses_a_database_of_a_newer_release(
+    settings: Settings,
+    engine: PostgresqlEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    may_migrate: str,
+) -> None:
+    newer = "UPDATE alembic_version SET version_num = 'from_tomorrow'"
+    engine.server.execute(newer, settings.database_url)
+    monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("TICKET_ACTIVITY_MIGRATE_AT_START", may_migrate)
+    monkeypatch.setenv("TICKET_ACTIVITY_PORT", "0")
+
+    assert main(["serve"]) == 1
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert "newer than this code: it is at migration from_tomorrow" in line
+
+
 # Text and JSON
 
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")

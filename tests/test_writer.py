@@ -175,6 +175,26 @@ async def test_a_full_queue_is_busy(settings: Settings) -> None:
         assert isinstance(await timeline.submit(ADA, a_ticket()), Outcome)
 
 
+async def test_a_command_that_waits_for_too_long_is_busy_and_not_carried_out(
+    settings: Settings,
+) -> None:
+    changed = settings.model_copy(update={"write_wait_seconds": 0.1})
+    async with start(changed) as service:
+        timeline: Timeline = service.app.state.timeline
+        first, late = a_ticket(), a_ticket()
+        async with service.write_lock():
+            writing = asyncio.ensure_future(timeline.submit(ADA, first))
+            await asyncio.sleep(0)  # it is in the queue
+            while timeline.writer.waiting:  # until a unit of work has it  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            with pytest.raises(Busy, match="writes before this one take too long"):
+                await timeline.submit(ADA, late)
+        await writing
+        update = await submit_all(timeline, [an_update(late, "x"), an_update(first, "kept")])
+
+    assert [type(outcome) for outcome in update] == [NotFound, Outcome]
+
+
 async def test_a_full_queue_is_503_on_both_doors(settings: Settings) -> None:
     async with start(settings.model_copy(update={"write_queue_size": 1})) as service:
         author = await service.client()

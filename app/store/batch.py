@@ -3,7 +3,7 @@
 Their number does not grow with the number of commands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from uuid import UUID
 
@@ -32,6 +32,12 @@ _SELECT_TICKETS = (
     .order_by(rows.TICKET.c.id)
     .with_for_update(key_share=True)
 )
+_SELECT_FREE_TICKETS = (
+    select(rows.TICKET.c.id)
+    .where(is_among(rows.TICKET.c.id, "ids"))
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_SELECT_TICKET_IDS = select(rows.TICKET.c.id).where(is_among(rows.TICKET.c.id, "ids"))
 _SELECT_IDS_IN_USE = select(rows.NODE.c.id).where(is_among(rows.NODE.c.id, "ids"))
 _SELECT_ACTIVITIES = select(*rows.ACTIVITY_COLUMNS).where(
     are_among(rows.ACTIVITY.c.ticket_id, rows.ACTIVITY.c.id, "keys")
@@ -54,6 +60,20 @@ _ERASE_VERSIONS = (
     )
     .values(message=None, metadata={}, reason=None)
 )
+
+
+def wait_shortly(session: Session) -> None:
+    """From now on wait for a lock of PostgreSQL only as long as a usual transaction holds it."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().exec_driver_sql("SET LOCAL lock_timeout = '200ms'")
+
+
+def find_held(session: Session, ticket_ids: Collection[UUID]) -> set[UUID]:
+    """Return which of these tickets another transaction holds."""
+    wait_shortly(session)  # for the table
+    parameters = {"ids": list(ticket_ids)}
+    free = set(session.exec(_SELECT_FREE_TICKETS, params=parameters))
+    return {id_ for id_ in session.exec(_SELECT_TICKET_IDS, params=parameters) if id_ not in free}
 
 
 def load_state(session: Session, commands: Sequence[Command]) -> State:

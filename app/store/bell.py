@@ -26,6 +26,9 @@ CHANNEL: Final = "ticket_activity"
 RING_SECONDS: Final = 0.02
 """How much time lies between two rings of one process, at least."""
 
+_SILENT_SECONDS: Final = 15
+"""After so long without a ring the connection that listens is asked whether it lives."""
+
 _MAX_IDS: Final = 300
 """Ids that a ring names; NOTIFY takes 8,000 bytes. More are written as none: it may be any."""
 
@@ -85,7 +88,8 @@ async def listen(
 ) -> AsyncIterator[WaitForCommits]:
     """Yield a function that waits for a ring of another process, and at most for a time.
 
-    It raises ConnectionError when the connection has ended.
+    It raises ConnectionError when the connection has ended, and TimeoutError when it is silent
+    because its server does not answer.
     """
     heard: asyncio.Queue[Collection[UUID] | None] = asyncio.Queue()
     bell_ended = asyncio.Event()
@@ -101,21 +105,25 @@ async def listen(
 
     connection.add_termination_listener(end)
     await connection.add_listener(CHANNEL, hear)
-    polled_at = time.monotonic()
+    polled_at = heard_at = time.monotonic()
 
     async def wait_for_commits() -> Collection[UUID] | None:
-        nonlocal polled_at
+        nonlocal polled_at, heard_at
         try:
             async with asyncio.timeout_at(
                 asyncio.get_running_loop().time() + polled_at + poll_seconds - time.monotonic()
             ):
                 changed = await _drain(heard)
+                heard_at = time.monotonic()
         except TimeoutError:
             changed = None
         if bell_ended.is_set():
             raise ConnectionError("The connection that listens has ended.")
         if changed is None:
             polled_at = time.monotonic()
+            if polled_at - heard_at > _SILENT_SECONDS:
+                await connection.execute("SELECT 1")
+                heard_at = polled_at
         return changed
 
     yield wait_for_commits

@@ -13,6 +13,7 @@ from sqlalchemy import Connection as CoreConnection
 from sqlmodel import Session
 
 from app.store.errors import CommitFailed
+from app.store.faults import Fault, fault_of
 
 T = TypeVar("T")
 
@@ -109,11 +110,20 @@ def run_in_transaction(work: Callable[[Session], T], session: Session) -> T:
         result = work(session)
         session.flush()
     except BaseException:
-        session.rollback()
+        _roll_back(session)
         raise
     try:
         session.commit()
     except Exception as error:
-        session.rollback()
+        _roll_back(session)
         raise CommitFailed from error
     return result
+
+
+def _roll_back(session: Session) -> None:
+    """Roll back, also on a connection that is gone: nothing must hide why, least a cancellation."""
+    try:
+        session.rollback()
+    except Exception as error:
+        if fault_of(error) is not Fault.LOST:
+            raise

@@ -10,7 +10,8 @@ from app.errors import Busy, StorageFull
 
 
 class Fault(Enum):
-    LOCKED = auto()  # another transaction held a lock for too long
+    LOCKED = auto()  # another process held the lock of the whole database for too long
+    HELD = auto()  # another transaction held a row or a table for too long
     NO_ROOM = auto()
     INTERRUPTED = auto()  # the statement took too long, or `should_stop` ended it
     LOST = auto()  # the connection ended, or none can be had
@@ -27,11 +28,12 @@ _SQLITE_CODES: Final = {
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _SQLSTATES: Final = {
     "25006": Fault.LOST,  # read_only_sql_transaction: the server has become a standby
+    "25P03": Fault.LOST,  # idle_in_transaction_session_timeout: this process was too slow
     "40001": Fault.TO_REPEAT,  # serialization_failure
     "40P01": Fault.TO_REPEAT,  # deadlock_detected
     "53100": Fault.NO_ROOM,  # disk_full
     "53300": Fault.LOST,  # too_many_connections
-    "55P03": Fault.LOCKED,  # lock_not_available
+    "55P03": Fault.HELD,  # lock_not_available
     "57014": Fault.INTERRUPTED,  # query_canceled
     "57P01": Fault.LOST,  # admin_shutdown
     "57P02": Fault.LOST,  # crash_shutdown
@@ -70,7 +72,7 @@ def as_told(error: Exception) -> Exception:
     match fault_of(error):
         case Fault.NO_ROOM:
             return StorageFull("The disk of the database is full; nothing was written.")
-        case Fault.LOCKED | Fault.TO_REPEAT:
+        case Fault.LOCKED | Fault.HELD | Fault.TO_REPEAT:
             return Busy("Another process holds the database; send the request again.")
         case Fault.INTERRUPTED:
             return Busy("The database took too long; send the request again.")

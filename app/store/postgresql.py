@@ -9,9 +9,8 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -29,12 +28,10 @@ from app.store.engine import Database, WaitForCommits, run_in_transaction
 from app.store.errors import CommitFailed, DatabaseUnusable, LongRead
 from app.store.faults import Fault, fault_of
 from app.store.migration_lock import make_lock, take_lock
+from app.store.postgresql_driver import Driver, begin_message, connect
 from app.store.postgresql_options import PostgresqlOptions
 
 T = TypeVar("T")
-
-_begin: ContextVar[str] = ContextVar("begin")
-"""The message by which transactions of this task begin."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,43 +39,23 @@ _ATTEMPTS: Final = 5
 """How often a unit of work is run where the engine or the network wants it repeated."""
 
 _PAUSE_SECONDS: Final = 0.05
+_REPEAT_SECONDS: Final = 10
+"""A unit of work that has taken so long is not run again."""
+
 _LOOK_SECONDS: Final = 0.05
 """How often it is looked whether a long read is to be stopped."""
+
+_CLOSE_SECONDS: Final = 3
+"""How long the connections may take to close at the end."""
 
 _MIGRATE_SECONDS: Final = 600
 """How long a process waits for another one that migrates, and how long a migration may take."""
 
-_SHARED_STATEMENT_MS: Final = 100
+_SHARED_SECONDS: Final = 0.1
 """How long a statement may take on a connection that others share."""
 
 _WAITING_SHARE: Final = 10
 """A statement mostly waits; this share of its time stands for the time of a processor."""
-
-
-class _Transaction:
-    """What SQLAlchemy asks of a transaction of asyncpg, begun with a text of ours."""
-
-    def __init__(self, connection: "_Driver", begin: str) -> None:
-        self._connection = connection
-        self._begin = begin
-
-    async def start(self) -> None:
-        await self._connection.execute(self._begin)
-
-    async def commit(self) -> None:
-        # A transaction that has failed answers COMMIT with ROLLBACK, and no error.
-        if (done := await self._connection.execute("COMMIT")) != "COMMIT":
-            raise asyncpg.InterfaceError(f"COMMIT was answered {done}")
-
-    async def rollback(self) -> None:
-        await self._connection.execute("ROLLBACK")
-
-
-class _Driver(asyncpg.Connection):  # type: ignore[misc]
-    """A connection of asyncpg whose transactions begin with the text of their task."""
-
-    def transaction(self, **_: Any) -> _Transaction:
-        return _Transaction(self, _begin.get())
 
 
 class PostgresqlConnection:
@@ -96,12 +73,12 @@ class PostgresqlConnection:
         """Run a function of the session. Where the caller is cancelled, it is cancelled."""
         async with self._lock:  # a session does one thing at a time
             self._task = asyncio.current_task()
-            _begin.set(self._begin)
+            begin_message.set(self._begin)
             result: T = await self._session.run_sync(work)  # type: ignore[arg-type]
             return result
 
     def stop_when(self, should_stop: Callable[[], bool] | None) -> None:
-        """On a shared connection the engine itself ends statements; see `_SHARED_STATEMENT_MS`.
+        """On a shared connection the engine itself ends statements; see `_SHARED_SECONDS`.
 
         Raises LongRead where there is no time left at all.
         """
@@ -146,19 +123,33 @@ class PostgresqlConnection:
 
 @dataclass(slots=True, eq=False)
 class PostgresqlDatabase:
-    """Pools that grow with what asks for connections, which the floors above bound."""
+    """Pools that grow with what asks for connections, which the floors above bound.
+
+    A pool bounds how long an answer may take, so shared connections have one of their own.
+    """
 
     url: str
     options: PostgresqlOptions = field(default_factory=PostgresqlOptions)
     _engine: AsyncEngine = field(init=False)
+    _shared: AsyncEngine = field(init=False)
     _bell: Bell | None = None
 
     def __post_init__(self) -> None:
-        self._engine = self._create_engine()
+        self._engine = self._create_engine(self.options.statement_seconds)
+        self._shared = self._create_engine(_SHARED_SECONDS)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        begin = _begin_write(self.options.lock_seconds, self.options.statement_seconds)
-        return await self._write(begin, work)
+        """See `Database.write`. Runs it again where it gave way or its connection was lost."""
+        end = time.monotonic() + _REPEAT_SECONDS
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return await self._write_once(work)
+            except Exception as error:
+                if not _is_to_repeat(error) or time.monotonic() > end:
+                    raise
+                _log.warning("A transaction is repeated: %s", _reason(error))
+            await asyncio.sleep(_PAUSE_SECONDS * attempt * random.uniform(0.5, 1.5))  # noqa: S311
+        return await self._write_once(work)
 
     async def read(self, work: Callable[[Session], T]) -> T:
         connection = await self.connect_for_reads(is_long=True)
@@ -169,38 +160,45 @@ class PostgresqlDatabase:
 
     async def connect_for_reads(self, *, is_long: bool = False) -> PostgresqlConnection:
         """Return a session; it connects with the first statement."""
-        limit = int(self.options.statement_seconds * 1000) if is_long else _SHARED_STATEMENT_MS
+        seconds = self.options.statement_seconds if is_long else _SHARED_SECONDS
         begin = (
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
-            f"SET LOCAL statement_timeout = {limit}; SAVEPOINT snapshot"
+            f"SET LOCAL statement_timeout = {int(seconds * 1000)}; SAVEPOINT snapshot"
         )
-        return PostgresqlConnection(self._session(), begin, is_long=is_long)
+        session = _session(self._engine if is_long else self._shared)
+        return PostgresqlConnection(session, begin, is_long=is_long)
 
     async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
-        begin = _begin_write(_MIGRATE_SECONDS, _MIGRATE_SECONDS)
-        try:
-            await self._write(begin, make_lock)
-        except IntegrityError:  # another process makes the table at this moment
-            await self._write(begin, make_lock)
+        options = replace(
+            self.options, lock_seconds=_MIGRATE_SECONDS, statement_seconds=_MIGRATE_SECONDS
+        )
+        patient = PostgresqlDatabase(self.url, options)
 
         def migrate_alone(session: Session) -> None:
             take_lock(session)
             upgrade(session.connection())
 
-        await self._write(begin, migrate_alone)
+        try:
+            try:
+                await patient.write(make_lock)
+            except IntegrityError:  # another process makes the table at this moment
+                await patient.write(make_lock)
+            await patient.write(migrate_alone)
+        finally:
+            await patient.close()
 
     @asynccontextmanager
     async def hold_writes(self) -> AsyncIterator[None]:
         names = ", ".join(SQLModel.metadata.tables)
         connection = await self.connect_driver()
         try:
-            await connection.execute(_begin_write(self.options.lock_seconds, 0))
+            await connection.execute(_begin_write(self.options.lock_seconds, 0, 0))
             await connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE")
             yield
         except asyncpg.LockNotAvailableError:
             raise DatabaseUnusable(f"{self._name} is being written to.") from None
         finally:
-            await _close(connection)
+            await connection.end()
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[WaitForCommits]:
@@ -212,18 +210,18 @@ class PostgresqlDatabase:
 
             yield poll
             return
-        connection = await self.connect_driver()
+        connection = await self.connect_driver(self.options.answer_seconds)
         try:
             async with listen(connection, seconds, lambda: self._bell) as wait_for_commits:
                 yield wait_for_commits
         finally:
-            await _close(connection)
+            await connection.end()
 
     def announce(self, ticket_ids: Collection[UUID]) -> None:
         if not self._listens:
             return
         if self._bell is None:
-            self._bell = Bell(self.connect_driver)
+            self._bell = Bell(partial(self.connect_driver, self.options.answer_seconds))
         self._bell.ring(ticket_ids)
 
     async def require_usable(self, seconds: float, tell: Callable[[str], None]) -> None:
@@ -270,55 +268,40 @@ class PostgresqlDatabase:
         try:
             await connection.execute("VACUUM FULL ticket_activity, ticket_activity_change")
         finally:
-            await _close(connection)
+            await connection.end()
         return True
 
     async def close(self) -> None:
         if self._bell:
             await self._bell.close()
-        await self._engine.dispose()
+        with suppress(TimeoutError):  # a server that does not answer keeps nobody from ending
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._engine.dispose()
+                await self._shared.dispose()
 
-    async def connect_driver(self) -> _Driver:
-        """Open a connection of its own."""
-        dsn = self.url.replace("postgresql+asyncpg", "postgresql", 1)
-        connection: _Driver = await asyncpg.connect(
-            dsn,
-            connection_class=_Driver,
-            timeout=self.options.connect_seconds,
-            statement_cache_size=0 if self.options.is_pooled else 100,
-            server_settings={"application_name": "ticket-activity"},
-        )
-        return connection
+    async def connect_driver(self, seconds: float | None = None) -> Driver:
+        """Open a connection of its own, whose statements take so many seconds at most."""
+        return await connect(self.url, self.options, seconds)
 
     @property
     def _listens(self) -> bool:
         return self.options.listens and not self.options.is_pooled
 
-    async def _write(self, begin: str, work: Callable[[Session], T]) -> T:
-        """Run a transaction, again where it gave way or its connection ended before the COMMIT."""
-        for attempt in range(1, _ATTEMPTS):
-            try:
-                return await self._write_once(begin, work)
-            except Exception as error:
-                if not _is_to_repeat(error):
-                    raise
-                _log.warning("A transaction is repeated: %s", _reason(error))
-            await asyncio.sleep(_PAUSE_SECONDS * attempt * random.uniform(0.5, 1.5))  # noqa: S311
-        return await self._write_once(begin, work)
-
-    async def _write_once(self, begin: str, work: Callable[[Session], T]) -> T:
-        _begin.set(begin)
-        async with self._session() as session:
+    async def _write_once(self, work: Callable[[Session], T]) -> T:
+        options = self.options
+        begin_message.set(
+            _begin_write(options.lock_seconds, options.statement_seconds, options.lock_seconds)
+        )
+        async with _session(self._engine) as session:
             result: T = await session.run_sync(partial(run_in_transaction, work))
             return result
 
-    def _session(self) -> AsyncSession:
-        return AsyncSession(self._engine, autoflush=False)
-
-    def _create_engine(self) -> AsyncEngine:
+    def _create_engine(self, statement_seconds: float) -> AsyncEngine:
+        seconds = statement_seconds + self.options.answer_seconds
+        open_connection = partial(self.connect_driver, seconds)
         return create_async_engine(
             "postgresql+asyncpg://",
-            connect_args={"async_creator_fn": self.connect_driver} | self._prepared_statements(),
+            connect_args={"async_creator_fn": open_connection} | self._prepared_statements(),
             pool_size=0,  # as many as are asked for
             pool_use_lifo=True,
             json_serializer=dump_json,
@@ -338,10 +321,19 @@ def open_postgresql(url: str, options: PostgresqlOptions) -> Database:
     return PostgresqlDatabase(url, options)
 
 
-def _begin_write(lock_seconds: float, statement_seconds: float) -> str:
-    return (
-        f"BEGIN; SET LOCAL lock_timeout = {int(lock_seconds * 1000)}; "
-        f"SET LOCAL statement_timeout = {int(statement_seconds * 1000)}"
+def _session(engine: AsyncEngine) -> AsyncSession:
+    return AsyncSession(engine, autoflush=False)
+
+
+def _begin_write(lock_seconds: float, statement_seconds: float, idle_seconds: float) -> str:
+    """Return how a transaction begins that waits, runs and holds its locks idly for so long."""
+    limits = {
+        "lock_timeout": lock_seconds,
+        "statement_timeout": statement_seconds,
+        "idle_in_transaction_session_timeout": idle_seconds,
+    }
+    return "BEGIN" + "".join(
+        f"; SET LOCAL {name} = {int(seconds * 1000)}" for name, seconds in limits.items()
     )
 
 
@@ -357,10 +349,3 @@ def _is_to_repeat(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, CommitFailed) else error
     return f"{type(cause).__name__} {getattr(getattr(cause, 'orig', cause), 'sqlstate', '')}"
-
-
-async def _close(connection: _Driver) -> None:
-    try:
-        await connection.close(timeout=1)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        connection.terminate()

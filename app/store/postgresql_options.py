@@ -13,6 +13,7 @@ class PostgresqlOptions:
     connect_seconds: float = 5
     lock_seconds: float = 5
     statement_seconds: float = 30
+    answer_seconds: float = 5
     poll_seconds: float = 1
     listens: bool = True
     is_pooled: bool = False

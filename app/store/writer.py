@@ -29,11 +29,13 @@ from app.auth import Viewer
 from app.errors import Busy, WriteInDoubt
 from app.log import events, now
 from app.measures import SECONDS, SIZES, Histogram
-from app.store.batch import load_state, store_changes
+from app.store.batch import load_state, store_changes, wait_shortly
 from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
 from app.store.faults import Fault, as_told, fault_of, is_about_a_value
+from app.store.held_tickets import HeldTickets
 from app.store.idempotency import Keys, forget_answers
+from app.store.jobs import Chore, Job, Waiting, settle_all
 from app.store.tokens import record_token_uses
 
 _log = logging.getLogger(__name__)
@@ -49,42 +51,6 @@ Verdict = Outcome | Exception
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    """The commands of one caller, who gets a verdict on each. They are never apart.
-
-    `steps` has one for each command, or none at all.
-    """
-
-    viewer: Viewer
-    commands: Sequence[Command]
-    steps: Sequence[Step]
-    answer: asyncio.Future[Sequence[Verdict]]
-
-    def settle(self, verdicts: Sequence[Verdict] | Exception) -> None:
-        _settle_future(self.answer, verdicts)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Chore:
-    """Work in a unit of work that is no command."""
-
-    work: Callable[[Session], Any]
-    answer: asyncio.Future[Any]
-
-    def settle(self, result: Any) -> None:
-        _settle_future(self.answer, result)
-
-
-def _settle_future(answer: asyncio.Future[Any], result: Any) -> None:
-    if answer.done():  # the caller has gone
-        return
-    if isinstance(result, Exception):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)
-
-
 @dataclass(slots=True, eq=False)
 class Writer:
     """Carries out commands in batches. A task must run `run`."""
@@ -93,6 +59,7 @@ class Writer:
     limits: InputLimits
     clock: Callable[[], datetime]
     queue_size: int
+    wait_seconds: float
     batch_size: int
     max_answer_bytes: int
     published: Callable[[Collection[UUID]], None]
@@ -101,14 +68,18 @@ class Writer:
     commit_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     change_counts: Counter[str] = field(default_factory=Counter)
     _worked_at: float = 0
-    _queue: deque[_Job] = field(default_factory=deque)
+    _queue: deque[Job] = field(default_factory=deque)
     _queued_count: int = 0  # commands in the queue
-    _chores: deque[_Chore] = field(default_factory=deque)
+    _chores: deque[Chore] = field(default_factory=deque)
     _token_uses: dict[str, datetime] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _is_closing: bool = False
     _is_log_long: bool = False
     _must_erase: bool = True  # an erasure of an earlier process may be incomplete
+    _held: HeldTickets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._held = HeldTickets(self.database)
 
     @property
     def waiting(self) -> int:
@@ -130,8 +101,8 @@ class Writer:
         A command that is the step of a request with an idempotency key is carried out once.
 
         Raises UserError, Busy, StorageFull, WriteInDoubt and IdempotencyKeyReused. A caller that is
-        cancelled while its command waits takes it back; once the unit of work has begun, it is
-        carried out.
+        cancelled while its command waits takes it back, and so does one that waits for too long;
+        once the unit of work has begun, it is carried out.
         """
         [verdict] = await self.submit_all(viewer, (command,), (step,) if step else ())
         if isinstance(verdict, Exception):
@@ -148,11 +119,11 @@ class Writer:
         """
         if refusal := self.refusal:
             raise Busy(refusal)
-        job = _Job(viewer, commands, steps, asyncio.get_running_loop().create_future())
+        job = Job(asyncio.get_running_loop().create_future(), viewer, commands, steps)
         self._queue.append(job)
         self._queued_count += len(commands)
-        self._wake.set()
-        return await job.answer
+        verdicts: Sequence[Verdict] = await self._answer(job)
+        return verdicts
 
     async def run_chore(self, work: Callable[[Session], T]) -> T:
         """Return what a short function returns, after its COMMIT, which it shares with commands.
@@ -161,11 +132,20 @@ class Writer:
         """
         if refusal := self.refusal:
             raise Busy(refusal)
-        chore = _Chore(work, asyncio.get_running_loop().create_future())
+        chore = Chore(asyncio.get_running_loop().create_future(), work)
         self._chores.append(chore)
-        self._wake.set()
-        result: T = await chore.answer
+        result: T = await self._answer(chore)
         return result
+
+    async def _answer(self, waiting: Waiting) -> Any:
+        """Wake the writer, and return what the caller waits for."""
+        self._wake.set()
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(self.wait_seconds, waiting.expire)
+        try:
+            return await waiting.answer
+        finally:
+            expiry.cancel()
 
     def add_chore(self, work: Callable[[Session], object], name: str) -> None:
         """Run a short function with the next unit of work, if there is one. Nobody waits for it."""
@@ -173,7 +153,7 @@ class Writer:
             return
         answer = asyncio.get_running_loop().create_future()
         answer.add_done_callback(partial(_log_failure, name))
-        self._chores.append(_Chore(work, answer))
+        self._chores.append(Chore(answer, work))
         self._wake.set()
 
     async def keep_answer(self, request: KeyedRequest, answer: Answer) -> Answer:
@@ -208,7 +188,7 @@ class Writer:
             self._is_closing = True
             while self._queue or self._chores:
                 stopped = Busy("The service stopped; send the request again.")
-                _settle([*self._take(), *self._take_chores()], stopped)
+                settle_all([*self._take(), *self._take_chores()], stopped)
 
     async def _has_work(self) -> bool:
         while not (self._queue or self._chores or self._token_uses or self._is_closing):
@@ -244,54 +224,64 @@ class Writer:
             self._is_log_long = False  # until something is written again
             _log.warning("The write-ahead log was not truncated.", exc_info=error)
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[Job]:
         """Take a batch off the queue, without commands whose callers have gone."""
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         count = 0
         while self._queue and count < self.batch_size:
             job = self._queue.popleft()
             self._queued_count -= len(job.commands)
             if not job.answer.done():
+                job.is_taken = True
                 jobs.append(job)
                 count += len(job.commands)
         return jobs
 
-    def _take_chores(self) -> list[_Chore]:
+    def _take_chores(self) -> list[Chore]:
         chores, self._chores = self._chores, deque()
+        for chore in chores:
+            chore.is_taken = True
         return [chore for chore in chores if not chore.answer.done()]
 
-    async def _write(self, jobs: Sequence[_Job], chores: Sequence[_Chore]) -> None:
-        """Run one unit of work, and settle its jobs whatever happens."""
+    async def _write(self, jobs: Sequence[Job], chores: Sequence[Chore]) -> None:
+        """Run one unit of work, and settle its jobs whatever happens.
+
+        Those on tickets that another transaction holds get one of their own.
+        """
+        free, held = self._held.split(jobs)
         try:
-            await self._write_batch(jobs, chores)
+            if free or chores or not held:
+                await self._write_batch(free, chores)
+            if held:
+                await self._write_batch(held, [], is_short=True)
         except BaseException:
             stopped = "The service stopped during the write; read before you send it again."
-            _settle([*jobs, *chores], WriteInDoubt(stopped))
+            settle_all([*jobs, *chores], WriteInDoubt(stopped))
             raise
 
-    async def _write_batch(self, jobs: Sequence[_Job], chores: Sequence[_Chore]) -> None:
-        """Run one unit of work. If a single job may have made it fail, run the jobs one by one."""
+    async def _write_batch(
+        self, jobs: Sequence[Job], chores: Sequence[Chore], *, is_short: bool = False
+    ) -> None:
+        """Run one unit of work. If a single job may have made it fail, run the jobs one by one.
+
+        If it waited in vain for tickets, run what names others. `is_short`: wait for a moment only.
+        """
         self._is_log_long = True
         uses, self._token_uses = self._token_uses, {}
         count = len(jobs) + len(chores)
         try:
-            verdicts, results = await self.database.write(partial(self._work, jobs, chores, uses))
+            work = partial(self._work, jobs, chores, uses, is_short)
+            verdicts, results = await self.database.write(work)
         except Exception as error:
-            self._token_uses = uses | self._token_uses if count else self._token_uses
-            if count > 1 and _may_be_fault_of_one(error):
-                for job in jobs:
-                    await self._write_batch([job], [])
-                for chore in chores:
-                    await self._write_batch([], [chore])
-            elif count:
-                _settle([*jobs, *chores], _translated(error))
-            else:
-                _log.warning("The last use of tokens was not stored.", exc_info=error)
+            if count:
+                self._token_uses = uses | self._token_uses
+            await self._recover(error, jobs, chores, is_short=is_short)
         else:
             for job, found in zip(jobs, verdicts, strict=True):
                 job.settle(found)
             for chore, result in zip(chores, results, strict=True):
                 chore.settle(result)
+            self._held.forget(jobs)
             changes = _changes(chain.from_iterable(verdicts))
             self._must_erase |= _has_redaction(changes)
             self._count(jobs, changes)
@@ -299,7 +289,40 @@ class Writer:
             if events.has_writes:
                 _log_changes(changes)
 
-    def _count(self, jobs: Sequence[_Job], changes: Sequence[Change]) -> None:
+    async def _recover(
+        self, error: Exception, jobs: Sequence[Job], chores: Sequence[Chore], *, is_short: bool
+    ) -> None:
+        """Run again what may succeed after an error, and settle the rest."""
+        count = len(jobs) + len(chores)
+        if not count:
+            _log.warning("The last use of tokens was not stored.", exc_info=error)
+        elif fault_of(error) is Fault.HELD:
+            await self._write_free(error, jobs, chores, is_short=is_short)
+        elif count > 1 and _may_be_fault_of_one(error):
+            for job in jobs:
+                await self._write_batch([job], [])
+            for chore in chores:
+                await self._write_batch([], [chore])
+        else:
+            settle_all([*jobs, *chores], _translated(error))
+
+    async def _write_free(
+        self, error: Exception, jobs: Sequence[Job], chores: Sequence[Chore], *, is_short: bool
+    ) -> None:
+        """Run what names no ticket that another transaction holds; the rest is busy.
+
+        Where it is no ticket that was waited for, all is busy.
+        """
+        await self._held.look(jobs)
+        free, held = self._held.split(jobs)
+        if not held:
+            settle_all([*free, *chores], _translated(error))
+            return
+        settle_all(held, _translated(error))
+        if free or chores:
+            await self._write_batch(free, chores, is_short=is_short)
+
+    def _count(self, jobs: Sequence[Job], changes: Sequence[Change]) -> None:
         self.commit_seconds.observe(time.monotonic() - self._worked_at)
         self.batch_sizes.observe(sum(len(job.commands) for job in jobs))
         for change in changes:
@@ -307,19 +330,22 @@ class Writer:
 
     def _work(
         self,
-        jobs: Sequence[_Job],
-        chores: Sequence[_Chore],
+        jobs: Sequence[Job],
+        chores: Sequence[Chore],
         uses: dict[str, datetime],
+        is_short: bool,
         session: Session,
     ) -> tuple[list[list[Verdict]], list[Any]]:
         """Do everything within the transaction."""
+        if is_short:
+            wait_shortly(session)
         verdicts = self._carry_out(jobs, session) if jobs else []
         results = [chore.work(session) for chore in chores]
         record_token_uses(session, uses)
         self._worked_at = time.monotonic()
         return verdicts, results
 
-    def _carry_out(self, jobs: Sequence[_Job], session: Session) -> list[list[Verdict]]:
+    def _carry_out(self, jobs: Sequence[Job], session: Session) -> list[list[Verdict]]:
         """Load, decide and store."""
         requests = [job.steps[0].request for job in jobs if job.steps]
         keys = self._claim(session, requests) if requests else None
@@ -343,7 +369,7 @@ class Writer:
     def _claim(self, session: Session, requests: Sequence[KeyedRequest]) -> Keys:
         return Keys.claim(session, requests, self.clock(), self.max_answer_bytes)
 
-    def _decide_steps(self, state: State, job: _Job, keys: Keys) -> list[Verdict]:
+    def _decide_steps(self, state: State, job: Job, keys: Keys) -> list[Verdict]:
         return [
             keys.settle(step, partial(self._decide, state, job.viewer, command))
             for step, command in zip(job.steps, job.commands, strict=True)
@@ -379,11 +405,6 @@ def _log_changes(changes: Sequence[Change]) -> None:
 def _log_failure(name: str, answer: asyncio.Future[Any]) -> None:
     if not answer.cancelled() and (error := answer.exception()):
         _log.warning("This was not stored: %s", name, exc_info=error)
-
-
-def _settle(jobs: Sequence[_Job | _Chore], verdict: Exception) -> None:
-    for job in jobs:
-        job.settle(verdict)
 
 
 def _changes(verdicts: Iterable[Verdict]) -> list[Change]:

@@ -46,7 +46,7 @@ class PostgresqlServer:
 
     def execute(self, statement: str, url: str | None = None) -> list[Any]:
         """Run a statement on the server, or on one of its databases."""
-        rows: list[Any] = self.portal.call(_execute, url or self.url, statement)
+        rows: list[Any] = self.portal.call(execute, url or self.url, statement)
         return rows
 
 
@@ -54,7 +54,7 @@ def _name(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-async def _execute(url: str, statement: str) -> list[Any]:
+async def execute(url: str, statement: str) -> list[Any]:
     connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
     try:
         rows: list[Any] = await connection.fetch(statement)

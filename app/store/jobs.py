@@ -1,0 +1,63 @@
+"""What waits for the writer: commands of a caller, or a chore, and who gets what it comes to."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import Session
+
+from app.activity.commands import Command
+from app.activity.idempotency import Step
+from app.auth import Viewer
+from app.errors import Busy
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """What a caller waits for. It waits in the queue until a unit of work takes it."""
+
+    answer: asyncio.Future[Any]
+    is_taken: bool = field(default=False, init=False)
+
+    def settle(self, result: Any) -> None:
+        if self.answer.done():  # the caller has gone
+            return
+        if isinstance(result, Exception):
+            self.answer.set_exception(result)
+        else:
+            self.answer.set_result(result)
+
+    def expire(self) -> None:
+        """Give up waiting for a turn."""
+        if not self.is_taken:
+            self.settle(Busy("The writes before this one take too long; send the request again."))
+
+
+@dataclass(slots=True, eq=False)
+class Job(Waiting):
+    """The commands of one caller, who gets a verdict on each. They are never apart.
+
+    `steps` has one for each command, or none at all.
+    """
+
+    viewer: Viewer
+    commands: Sequence[Command]
+    steps: Sequence[Step]
+
+    @property
+    def ticket_ids(self) -> set[UUID]:
+        return set[UUID]().union(*(command.ticket_ids for command in self.commands))
+
+
+@dataclass(slots=True, eq=False)
+class Chore(Waiting):
+    """Work in a unit of work that is no command."""
+
+    work: Callable[[Session], Any]
+
+
+def settle_all(waiting: Iterable[Waiting], verdict: Exception) -> None:
+    for one in waiting:
+        one.settle(verdict)
