@@ -5,8 +5,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count
@@ -18,10 +18,43 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 OWN_SERVER = "TICKET_ACTIVITY_TEST_DATABASE_URL"
 
-_FAST = ("fsync=off", "full_page_writes=off", "max_connections=300")
+_FAST = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=300")
 _INSTALLATIONS = {16: "pginstall", 18: "pginstall18"}  # of the wheel
 _CLUSTER = ("-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
 _NUMBERS = count(1)
+
+_SHAPE = """
+SELECT md5(string_agg(line, ' ' ORDER BY line)) FROM (
+    SELECT concat_ws(' ', relname, attname, atttypid, atttypmod, attnotnull) AS line
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+    WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT concat_ws(' ', conname, contype, conkey) FROM pg_constraint
+    UNION ALL SELECT concat_ws(' ', tgname, tgfoid) FROM pg_trigger
+    UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT setconfig::text FROM pg_db_role_setting
+) AS lines
+"""
+_MAX_RESET_BYTES = 32 * 1024 * 1024
+"""Size of a database beyond which it is not used again: what is deleted still takes its space."""
+_TABLES = (
+    "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+)
+_NO_ROWS = "[]"
+_ROWS = f"SELECT coalesce(jsonb_agg(t), '{_NO_ROWS}') FROM {{}} t"  # noqa: S608
+_SIZE = "SELECT pg_database_size(current_database())"
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a migrated database without entries holds: its schema as a hash, and its rows."""
+
+    shape: str
+    rows: Mapping[str, str]
+    """The rows of each table as a JSON array."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +73,15 @@ class PostgresqlServer:
         self.made.append(name)
         return self.url.rpartition("/")[0] + f"/{name}"
 
+    def contents(self, url: str) -> Contents:
+        found: Contents = self.portal.call(_contents, url)
+        return found
+
+    def reset(self, url: str, contents: Contents) -> bool:
+        """Let a database hold just this, if it has the schema; return whether it has."""
+        is_reset: bool = self.portal.call(_reset, url, contents)
+        return is_reset
+
     def drop(self, url: str) -> None:
         self.made.remove(_name(url))
         self.execute(f"DROP DATABASE {_name(url)} WITH (FORCE)")
@@ -54,13 +96,54 @@ def _name(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-async def execute(url: str, statement: str) -> list[Any]:
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(url.replace("+asyncpg", "", 1))
     try:
-        rows: list[Any] = await connection.fetch(statement)
-        return rows
+        yield connection
     finally:
         await connection.close()
+
+
+async def execute(url: str, statement: str) -> list[Any]:
+    async with _connected(url) as connection:
+        rows: list[Any] = await connection.fetch(statement)
+        return rows
+
+
+async def _contents(url: str) -> Contents:
+    async with _connected(url) as connection:
+        rows = {
+            name: await connection.fetchval(_ROWS.format(name))
+            for (name,) in await connection.fetch(_TABLES)
+        }
+        return Contents(await connection.fetchval(_SHAPE), rows)
+
+
+async def _reset(url: str, contents: Contents) -> bool:
+    try:
+        async with _connected(url) as connection:
+            await connection.fetch(_END_OTHERS)
+            if await connection.fetchval(_SHAPE) != contents.shape:
+                return False
+            if await connection.fetchval(_SIZE) > _MAX_RESET_BYTES:
+                return False
+            async with connection.transaction():
+                # Without checks of foreign keys, so that the order does not matter.
+                await connection.execute("SET LOCAL session_replication_role = replica")
+                await connection.execute("SET LOCAL lock_timeout = '5s'")
+                await connection.execute("; ".join(f"DELETE FROM {t}" for t in contents.rows))  # noqa: S608
+                for table, rows in contents.rows.items():
+                    if rows == _NO_ROWS:
+                        continue
+                    await connection.execute(
+                        f"INSERT INTO {table} "  # noqa: S608
+                        f"SELECT * FROM jsonb_populate_recordset(NULL::{table}, $1::jsonb)",
+                        rows,
+                    )
+    except (asyncpg.PostgresError, OSError):
+        return False
+    return True
 
 
 @contextmanager
