@@ -42,6 +42,7 @@ from app.server.workers import serve_in_workers
 from app.settings import ENV_PREFIX, Settings
 from app.store.actors import upsert_actors
 from app.store.copying import copy_database
+from app.store.damage import require_undamaged
 from app.store.database import SQLITE, parse_url, shown_address
 from app.store.engine import Database
 from app.store.erasure import count_traces
@@ -245,6 +246,7 @@ def show_progress(step: str, done: int, total: int) -> None:
 async def _prepare_database(settings: Settings) -> None:
     """Bring the database to this release. Create its file, if it is one."""
     file = _make_file(settings)
+    _require_undamaged(settings)
     await with_database(settings, _migrate_whole)
     if file and file.stat().st_mode & stat.S_IROTH:
         _tell(f"every user may read {file}; chmod 600 it.")
@@ -274,7 +276,17 @@ async def _migrate_whole(database: Database) -> None:
 
 async def _check_database(settings: Settings) -> None:
     """Raise DatabaseUnusable unless another command has brought the database to this release."""
+    _require_undamaged(settings)
     await with_database(settings, require_ready)
+
+
+def _require_undamaged(settings: Settings) -> None:
+    """Raise DatabaseUnusable for a damaged file of SQLite."""
+    address, seconds = parse_url(settings.database_url), settings.database_check_seconds
+    if address.drivername != SQLITE or not seconds or not sqlite_file(address).exists():
+        return
+    if not require_undamaged(sqlite_file(address), seconds):
+        _tell(f"the file is large: {seconds:g} s were not enough to look through it for damage.")
 
 
 async def require_ready(database: Database) -> None:

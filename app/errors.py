@@ -31,6 +31,7 @@ ServiceError
     Reconnect                   503  a stream ends early: resume it
     Busy                        503  try again; nothing was written
     StorageFull                 503  the disk is full; nothing was written
+    StorageUnwritable           503  the disk takes no writes; nothing was written
     WriteInDoubt                500  the write is stored, or it is not
     CommittedUnread             503  the write is stored, a part of its payload was not read
     InternalError               500  a fault; the log has its traceback
@@ -259,6 +260,15 @@ class StorageFull(ServiceError):
     """The disk is full. Nothing was written; the operator must make room."""
 
     code, status = "STORAGE_FULL", 503
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Retry-After": "30"})
+
+
+class StorageUnwritable(ServiceError):
+    """The disk takes no writes: it is read-only, or broken. Nothing was written."""
+
+    code, status = "STORAGE_UNWRITABLE", 503
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"Retry-After": "30"})

@@ -124,6 +124,13 @@ class Settings(BaseSettings):
         default=True,
         description="Migrate the database at the start; else a start refuses one that is behind.",
     )
+    database_check_seconds: NonNegativeFloat = Field(
+        default=5,
+        description=(
+            "How long a start looks through the SQLite file for damage, at most, in seconds; 0 for "
+            "not at all."
+        ),
+    )
     database_start_seconds: NonNegativeFloat = Field(
         default=30, description="How long a start waits for PostgreSQL to answer, in seconds."
     )

@@ -252,7 +252,8 @@ class Timeline:
     async def submit(self, viewer: Viewer, command: Command, step: Step | None = None) -> Outcome:
         """Carry out a command, once if it is a step. Return once the outcome is on disk.
 
-        Raises UserError, Busy, StorageFull, WriteInDoubt and IdempotencyKeyReused.
+        Raises UserError, Busy, StorageFull, StorageUnwritable, WriteInDoubt and
+        IdempotencyKeyReused.
         """
         policy.require_read(viewer)
         command.check(self.limits)
@@ -262,7 +263,7 @@ class Timeline:
     async def upsert_actors(self, viewer: Viewer, updates: Sequence[ActorUpdate]) -> list[Actor]:
         """Set names and pictures of actors, all or none; return the actors after that.
 
-        Raises Forbidden, InvalidInput, Busy, StorageFull and WriteInDoubt.
+        Raises Forbidden, InvalidInput, Busy, StorageFull, StorageUnwritable and WriteInDoubt.
         """
         policy.require_read(viewer)
         policy.require_name_actors(viewer)
@@ -311,7 +312,8 @@ class Timeline:
         `steps` has one for each command, or none: a command that is a step is carried out once.
 
         An error in place of a command, which could not be built, is returned as it is. Raises
-        Forbidden, Busy and StorageFull, and then nothing is written, and WriteInDoubt.
+        Forbidden, Busy, StorageFull and StorageUnwritable, and then nothing is written, and
+        WriteInDoubt.
         """
         policy.require_read(viewer)
         attempts = [self._checked(command) for command in commands]

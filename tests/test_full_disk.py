@@ -1,34 +1,17 @@
 """A disk that is full, and then is not: a file system of one process, a few MiB in memory."""
 
-import errno
 from pathlib import Path
 
 import httpx2
 
 from app.demo import COMMENT, PRINTER
-from tests.support.process import Process, serve
+from tests.support.disks import fill, on_small_disk, seen_by
+from tests.support.process import serve
 
 URL = f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}"
 UPDATE = """mutation($input: UpdateTicketActivityInput!) {
   updateTicketActivity(input: $input) { ticketActivity { version } userErrors { code } }
 }"""
-
-
-def serve_on_small_disk(folder: Path) -> Process:
-    mount = f'mount -t tmpfs -o size=2m tmpfs {folder} && exec "$@"'
-    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
-    return serve(folder / "tickets.db", within=command)
-
-
-def fill(ballast: Path) -> None:
-    """Write until nothing more fits."""
-    try:
-        with ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
-    except OSError as full:
-        if full.errno != errno.ENOSPC:
-            raise
 
 
 def put_until_refused(http: httpx2.Client) -> tuple[str, httpx2.Response]:
@@ -44,8 +27,8 @@ def put_until_refused(http: httpx2.Client) -> tuple[str, httpx2.Response]:
 
 
 def test_a_full_disk_refuses_writes_answers_reads_and_passes(tmp_path: Path) -> None:
-    with serve_on_small_disk(tmp_path) as process:
-        ballast = Path(f"/proc/{process.popen.pid}/root{tmp_path}/ballast")
+    with serve(tmp_path / "tickets.db", within=on_small_disk(tmp_path)) as process:
+        ballast = seen_by(process, tmp_path / "ballast")
         headers = {"Authorization": f"Bearer {process.token}"}
         with httpx2.Client(base_url=process.origin, headers=headers) as http:
             before = (http.put(URL, json={"message": "before"})).json()

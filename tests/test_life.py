@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,9 +17,9 @@ from starlette.applications import Starlette
 from app.server.protocol import ServerConfig
 from app.server.server import Server
 from app.settings import Settings
-from tests.support.process import ROOT, Process, environment, serve
+from tests.support.process import ROOT, Process, environment, passing, serve
 from tests.support.raw import connect
-from tests.test_shutdown import WORKERS, children
+from tests.test_shutdown import WORKERS
 
 OPENAPI = "GET /openapi.json HTTP/1.1\nHost: service.test\nConnection: close"
 
@@ -88,7 +87,7 @@ async def test_workers_that_keep_dying_end_the_service_with_the_reason(tmp_path:
         killed: set[int] = set()
         async with asyncio.timeout(60):
             while process.popen.poll() is None:
-                for worker in children(process) - killed:
+                for worker in process.workers - killed:
                     os.kill(worker, signal.SIGKILL)
                     killed.add(worker)
                 await asyncio.sleep(0.05)
@@ -106,7 +105,7 @@ async def test_a_worker_that_cannot_start_again_ends_the_service_with_the_reason
     manifest.write_text("{}")
     with serve(tmp_path / "demo.db", 2, log=log, trusted_documents=str(manifest)) as process:
         manifest.write_text("an upgrade that was done by half")
-        os.kill(min(children(process)), signal.SIGKILL)
+        os.kill(min(process.workers), signal.SIGKILL)
 
         assert await asyncio.to_thread(process.popen.wait, 60) == 1
         with pytest.raises(httpx2.ConnectError):
@@ -144,16 +143,6 @@ async def test_a_part_that_fails_ends_the_process() -> None:
 
 
 # Sockets of systemd
-
-
-def passing(listener: socket.socket) -> list[str]:
-    """Return a command that runs another one as systemd does, with the socket as descriptor 3."""
-    script = (
-        f"import os, sys; os.dup2({listener.fileno()}, 3); "
-        "os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())}; "
-        "os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    return [sys.executable, "-c", script]
 
 
 async def test_a_socket_of_systemd_refuses_nobody_over_a_restart(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from app.demo import COMMENT, PRINTER
 from app.measures import OTHER, Requests
 from tests.support.live import follow, web_socket
 from tests.support.process import ROOT, Process, environment, serve
-from tests.test_shutdown import WORKERS, children
+from tests.test_shutdown import WORKERS
 
 PATH = f"/v1/crm/tickets/{PRINTER}/activity/{COMMENT}"
 DASHBOARD = json.loads((ROOT / "scripts/deploy/grafana-dashboard.json").read_text())
@@ -158,7 +158,7 @@ async def test_the_counts_of_workers_add_up_and_outlive_them(tmp_path: Path) -> 
         await until("ticket_activity_processes", 2)
         await use(process)
         await until("ticket_activity_changes_total", 4)
-        before = children(process)
+        before = process.workers
         os.kill(min(before), signal.SIGKILL)
         os.kill(max(before), signal.SIGKILL)
 

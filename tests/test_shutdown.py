@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 from contextlib import closing
@@ -121,37 +120,26 @@ def test_a_signal_while_it_starts_is_heeded(tmp_path: Path, workers: int) -> Non
 
 async def test_a_reload_replaces_the_workers_and_refuses_nobody(tmp_path: Path) -> None:
     with serve(tmp_path / "demo.db", 2) as process:
-        before = children(process)
+        before = process.workers
         assert len(before) == 2
         process.popen.send_signal(signal.SIGHUP)
 
         async with httpx2.AsyncClient(base_url=process.origin) as http:
             async with asyncio.timeout(60):
-                while before & children(process):
+                while before & process.workers:
                     response = await http.get("/openapi.json")
                     assert response.status_code == 200
-        assert len(children(process)) == 2
+        assert len(process.workers) == 2
         assert process.end(signal.SIGTERM) == 0
 
 
 async def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     with serve(tmp_path / "demo.db", 2) as process:
-        before = children(process)
+        before = process.workers
         assert len(before) == 2
         os.kill(min(before), signal.SIGKILL)
 
         async with httpx2.AsyncClient(base_url=process.origin) as http, asyncio.timeout(60):
-            while len(children(process) - {min(before)}) < 2:
+            while len(process.workers - {min(before)}) < 2:
                 assert (await http.get("/openapi.json")).status_code == 200
         assert process.end(signal.SIGTERM) == 0
-
-
-def children(process: Process) -> set[int]:
-    """Return the processes started by the service that serve."""
-    listed = subprocess.run(
-        ["ps", "-ww", "--ppid", str(process.popen.pid), "-o", "pid=,args="],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return {int(pid) for pid in re.findall(r"^\s*(\d+) .*spawn_main", listed, re.MULTILINE)}

@@ -25,6 +25,9 @@ ERROR_CODES: Final = {
     "DOCUMENT_NOT_TRUSTED": "The service does not execute this document.",
     "BUSY": "The service has too much to do. Send the request again, after a moment.",
     "STORAGE_FULL": "The disk is full. Nothing was written; send it again once that is mended.",
+    "STORAGE_UNWRITABLE": (
+        "The disk takes no writes. Nothing was written; send it again once that is mended."
+    ),
     "WRITE_IN_DOUBT": "The write is stored or it is not. Read before sending it again.",
     "COMMITTED_UNREAD": "The write stands, this part of its payload could not be read. Query it.",
     "DEADLINE_EXCEEDED": "The query took too long and was cancelled. Ask for less.",

@@ -6,13 +6,14 @@ from typing import Final
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 
-from app.errors import Busy, StorageFull
+from app.errors import Busy, StorageFull, StorageUnwritable
 
 
 class Fault(Enum):
     LOCKED = auto()  # another process held the lock of the whole database for too long
     HELD = auto()  # another transaction held a row or a table for too long
     NO_ROOM = auto()
+    UNWRITABLE = auto()  # the disk refuses writes: it is read-only, or broken
     INTERRUPTED = auto()  # the statement took too long, or `should_stop` ended it
     LOST = auto()  # the connection ended, or none can be had
     TO_REPEAT = auto()  # the database rolled this transaction back for another one: it is run again
@@ -23,6 +24,11 @@ _SQLITE_CODES: Final = {
     sqlite3.SQLITE_LOCKED: Fault.LOCKED,
     sqlite3.SQLITE_FULL: Fault.NO_ROOM,
     sqlite3.SQLITE_INTERRUPT: Fault.INTERRUPTED,
+    sqlite3.SQLITE_READONLY: Fault.UNWRITABLE,
+}
+_SQLITE_EXTENDED_CODES: Final = {
+    # Not a failed sync: after that the write may be on the disk.
+    sqlite3.SQLITE_IOERR_WRITE: Fault.UNWRITABLE,
 }
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -51,7 +57,7 @@ def fault_of(error: BaseException | None) -> Fault | None:
     if not isinstance(error, DBAPIError):
         return None
     if (code := getattr(error.orig, "sqlite_errorcode", None)) is not None:
-        return _SQLITE_CODES.get(code & 0xFF)
+        return _SQLITE_EXTENDED_CODES.get(code) or _SQLITE_CODES.get(code & 0xFF)
     sqlstate = getattr(error.orig, "sqlstate", "") or ""
     if error.connection_invalidated or sqlstate.startswith(_CONNECTION_EXCEPTIONS):
         return Fault.LOST
@@ -72,6 +78,10 @@ def as_told(error: Exception) -> Exception:
     match fault_of(error):
         case Fault.NO_ROOM:
             return StorageFull("The disk of the database is full; nothing was written.")
+        case Fault.UNWRITABLE:
+            return StorageUnwritable(
+                "The disk of the database takes no writes; nothing was written."
+            )
         case Fault.LOCKED | Fault.HELD | Fault.TO_REPEAT:
             return Busy("Another process holds the database; send the request again.")
         case Fault.INTERRUPTED:

@@ -100,9 +100,9 @@ class Writer:
 
         A command that is the step of a request with an idempotency key is carried out once.
 
-        Raises UserError, Busy, StorageFull, WriteInDoubt and IdempotencyKeyReused. A caller that is
-        cancelled while its command waits takes it back, and so does one that waits for too long;
-        once the unit of work has begun, it is carried out.
+        Raises UserError, Busy, StorageFull, StorageUnwritable, WriteInDoubt and
+        IdempotencyKeyReused. A caller that is cancelled while its command waits takes it back, and
+        so does one that waits for too long; once the unit of work has begun, it is carried out.
         """
         [verdict] = await self.submit_all(viewer, (command,), (step,) if step else ())
         if isinstance(verdict, Exception):
@@ -128,7 +128,7 @@ class Writer:
     async def run_chore(self, work: Callable[[Session], T]) -> T:
         """Return what a short function returns, after its COMMIT, which it shares with commands.
 
-        Raises Busy, StorageFull and WriteInDoubt.
+        Raises Busy, StorageFull, StorageUnwritable and WriteInDoubt.
         """
         if refusal := self.refusal:
             raise Busy(refusal)
@@ -424,10 +424,14 @@ def _may_be_fault_of_one(error: Exception) -> bool:
     return not isinstance(error, DBAPIError) or is_about_a_value(error)
 
 
+_NOT_COMMITTED: Final = {Fault.NO_ROOM, Fault.UNWRITABLE}
+"""Faults of a COMMIT that say that nothing of it is on the disk."""
+
+
 def _translated(error: Exception) -> Exception:
     """Return the error for the callers, or the error itself if it is a bug."""
     cause = error.__cause__ if isinstance(error, CommitFailed) else error
-    if isinstance(error, CommitFailed) and fault_of(cause) is not Fault.NO_ROOM:
+    if isinstance(error, CommitFailed) and fault_of(cause) not in _NOT_COMMITTED:
         _log.error("A COMMIT failed.", exc_info=error)
         return WriteInDoubt("The COMMIT failed; read before you send the request again.")
     assert isinstance(cause, Exception)  # noqa: S101

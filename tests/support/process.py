@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +64,17 @@ class Process:
         assert found, self.hints
         return found[1]
 
+    @property
+    def workers(self) -> set[int]:
+        """The processes started by the service that serve."""
+        listed = subprocess.run(
+            ["ps", "-ww", "--ppid", str(self.popen.pid), "-o", "pid=,args="],
+            capture_output=True,
+            text=True,
+            check=False,  # there may be none
+        ).stdout
+        return {int(pid) for pid in re.findall(r"^\s*(\d+) .*spawn_main", listed, re.MULTILINE)}
+
     def end(self, number: signal.Signals) -> int:
         """Send a signal and return the exit status."""
         self.popen.send_signal(number)
@@ -90,6 +103,16 @@ def environment(database: Path | str, **settings: str) -> dict[str, str]:
         "TICKET_ACTIVITY_PORT": "0",
         **{f"TICKET_ACTIVITY_{name.upper()}": value for name, value in settings.items()},
     }
+
+
+def passing(listener: socket.socket) -> list[str]:
+    """Return a command that runs another one as systemd does, with the socket as descriptor 3."""
+    script = (
+        f"import os, sys; os.dup2({listener.fileno()}, 3); "
+        "os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': str(os.getpid())}; "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    return [sys.executable, "-c", script]
 
 
 def token(database: Path | str, *scopes: str) -> str:
