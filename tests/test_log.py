@@ -9,6 +9,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -162,6 +163,17 @@ def test_no_line_holds_a_message_a_token_or_a_query(logged: Logged) -> None:
     assert logged.token.rpartition("_")[2] not in logged.text
     assert "token=" not in logged.text
     assert "ticketActivity(" not in logged.text
+
+
+def test_a_line_is_written_at_once_also_where_the_demo_was_loaded_before(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serve(tmp_path / "demo.db", log=log) as process:
+        httpx2.get(f"{process.origin}/nowhere", headers={"X-Request-ID": "the-first"})
+
+        end = time.monotonic() + 10
+        while "the-first" not in log.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def test_health_checks_are_not_logged(logged: Logged) -> None:
