@@ -26,6 +26,7 @@ from benchmark import contenders
 from benchmark.acknowledged import look_up
 from benchmark.comparison import Comparison
 from benchmark.contenders import ROOT
+from benchmark.dashboard import ask_panels
 from benchmark.dataset import read_dataset
 from benchmark.delivery import Plan, deliver
 from benchmark.load import describe_generator
@@ -39,6 +40,7 @@ QUICK: Final = {"activities": 200, "tickets": 100}
 DELIVERY: Final = "delivery"
 SUBSCRIBERS_PER_TICKET: Final = 10
 DELIVERIES_PER_SECOND: Final = 2000
+DASHBOARD_SECONDS: Final = 120
 
 
 def numbers(text: str) -> list[int]:
@@ -66,6 +68,7 @@ def parse() -> argparse.Namespace:
     add("--quick", action="store_true", help="show that all of it works, in some 20 seconds")
     add("--json", type=Path, default=Path("bench.json"), help="file to write (default: bench.json)")
     add("--readme", action="store_true", help="write table and picture for README.md")
+    add("--dashboard", action="store_true", help="draw the dashboard under load instead")
     add("--timeline", type=Path, metavar="FILE", help="measure pages of a seeded file instead")
     options = parser.parse_args()
     if options.quick and options.readme:
@@ -141,11 +144,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def draw(result: Path, picture: Path) -> None:
+def draw(module: str, result: Path, picture: Path) -> None:
     """Draw the picture in a process of its own: its packages are not those of the service."""
     python = ROOT / ".venv/bench/bin/python"
-    command = [str(python), "-m", "benchmark.picture", str(result.resolve()), str(picture)]
+    command = [str(python), "-m", f"benchmark.{module}", str(result.resolve()), str(picture)]
     subprocess.run(command, check=True)
+
+
+def draw_dashboard() -> None:
+    with TemporaryDirectory(prefix="dashboard-") as name:
+        answers = Path(name) / "answers.json"
+        answers.write_text(json.dumps(ask_panels(Path(name), DASHBOARD_SECONDS)))
+        draw("panels", answers, ROOT / ".github/dashboard.png")
 
 
 def main() -> int:
@@ -153,12 +163,15 @@ def main() -> int:
     if options.timeline:
         measure_timelines(options.timeline)
         return 0
+    if options.dashboard:
+        draw_dashboard()
+        return 0
     result = run(options)
     options.json.write_text(json.dumps(result, indent=1))
     print_result(result)
     if options.readme:
         write_readme(result, ROOT / "README.md")
-        draw(options.json, ROOT / PICTURE)
+        draw("picture", options.json, ROOT / PICTURE)
     return 0 if is_sound(result) else 1
 
 

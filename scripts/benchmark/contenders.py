@@ -69,7 +69,7 @@ def create_token(file: Path, *scopes: str) -> str:
 
 def serve(file: Path, **settings: str) -> Server:
     """Start the service; its settings are the defaults but for those given."""
-    port = _free_port()
+    port = free_port()
     return _start([_COMMAND, "serve"], port, **_settings(file, port=str(port), **settings))
 
 
@@ -89,7 +89,7 @@ def _settings(file: Path, **settings: str) -> dict[str, str]:
 
 
 def _serve_app(name: str, **environment: str) -> Server:
-    port = _free_port()
+    port = free_port()
     quiet = ["--log-level", "critical", "--no-access-log"]
     command = [sys.executable, "-m", "uvicorn", name, "--port", str(port), *quiet]
     return _start(command, port, **environment)
@@ -122,7 +122,7 @@ def _accepts(popen: "subprocess.Popen[bytes]", port: int) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

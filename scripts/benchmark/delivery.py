@@ -126,7 +126,7 @@ async def deliver(
     """Subscribe, update the entries in turn, and wait for what is to arrive."""
     entries = entries[: plan.tickets]
     memory = server.memory_mib()
-    subscribers = await _subscribe(server.port, token, entries, plan.subscribers)
+    subscribers = await open_subscribers(server.port, token, entries, plan.subscribers)
     each = (server.memory_mib() - memory) * 1024 / plan.subscribers
     cpu = server.cpu_seconds()
     began = time.monotonic()
@@ -153,7 +153,7 @@ async def deliver(
     return found
 
 
-async def _subscribe(
+async def open_subscribers(
     port: int, token: str, entries: list[tuple[str, str]], count: int
 ) -> list[Subscriber]:
     subscribers = [Subscriber(token, entries[n % len(entries)][1]) for n in range(count)]
