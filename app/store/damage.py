@@ -4,6 +4,7 @@ SQLite checks a page only when it reads it, and has no checksums: what it finds 
 structure of the file, not to a text in it.
 """
 
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -38,7 +39,8 @@ def require_undamaged(file: Path, seconds: float) -> bool:
             return False
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             raise _damaged(file, str(error)) from None
-        raise DatabaseUnusable(f"Cannot use the database {file}: {error}.") from None
+        reason = str(error) if os.access(file.parent, os.W_OK) else "its folder cannot be written"
+        raise DatabaseUnusable(f"Cannot use the database {file}: {reason}.") from None
     if found != "ok":
         raise _damaged(file, " ".join(found.split()))
     if not _has_log(file) and (reason := _cut_off(file)):
