@@ -3,9 +3,11 @@
 Requests of all tokens run on one event loop, so a token with many clients, or with expensive
 requests, would take nearly all of its time from the others. Here each token is charged for the
 processor time of its requests. While several tokens are present, a token that has used more than
-its share of late gets a turn every FORCED_SECONDS at most, and more as soon as its share allows it.
-A token is present while it has requests in work and for PRESENCE_SECONDS after each of them, since
-its client needs that long to send the next one. A token that is alone never waits.
+its share of late may have only so many requests in work as take QUANTUM_SECONDS together: the
+others wait no longer than that for it, and it gets the time that they leave. If one request takes
+more, it gets a turn every FORCED_SECONDS, and more as soon as its share allows it. A token is
+present while it has requests in work and for PRESENCE_SECONDS after each of them, since its client
+needs that long to send the next one. A token that is alone never waits.
 """
 
 import asyncio
@@ -24,6 +26,9 @@ FORCED_SECONDS: Final = 0.05
 """Time between two turns that tokens get although they are over their share. It is longer after a
 turn that was charged for more."""
 
+QUANTUM_SECONDS: Final = 0.002
+"""Processor time that the requests of a token over its share may take together."""
+
 PRESENCE_SECONDS: Final = 0.005
 """How long a token counts as present after a request of it has ended."""
 
@@ -38,6 +43,7 @@ MAX_WAITING: Final = 1000
 
 _MAX_ACCOUNTS: Final = 10_000
 _NEGLIGIBLE_SECONDS: Final = 1e-4
+_COST_WEIGHT: Final = 1 / 8
 _LONG_STEP_SECONDS: Final = 0.004
 _LONG_STEP_FACTOR: Final = 4
 _TICK_SECONDS: Final = 0.001
@@ -49,6 +55,10 @@ class _Account:
     """What one token has used (in seconds, after the decay), and its queue."""
 
     used: float = 0
+    cost: float = 2 * QUANTUM_SECONDS
+    """What a request of the token is charged on average, the last ones counting most."""
+    used_at_end: float = 0
+    """What had been used when a request ended last."""
     in_work: int = 0
     lingering: int = 0
     """Requests that ended less than PRESENCE_SECONDS ago."""
@@ -57,6 +67,10 @@ class _Account:
     @property
     def is_present(self) -> bool:
         return self.in_work + self.lingering > 0
+
+    def learn_cost(self) -> None:
+        self.cost += (self.used - self.used_at_end - self.cost) * _COST_WEIGHT
+        self.used_at_end = self.used
 
     def next_waiter(self) -> "asyncio.Future[None] | None":
         """Take the first request that still waits from the queue."""
@@ -129,9 +143,11 @@ class Turns:
             self._total -= oldest.used
 
     def _may_begin(self, account: _Account) -> bool:
-        """Whether the token is alone, or has used no more than its share."""
+        """Whether the token is alone, has used no more than its share, or its request is short."""
         others = self._present - account.is_present
         if not others or account.used <= self._total / (others + 1) + TOLERANCE_SECONDS:
+            return True
+        if (account.in_work + 1) * account.cost <= QUANTUM_SECONDS:
             return True
         self._forget_lingering()
         return self._present == account.is_present
@@ -142,6 +158,7 @@ class Turns:
 
     def _end(self, account: _Account) -> None:
         account.in_work -= 1
+        account.learn_cost()
         account.lingering += 1
         self._lingering.append((time.monotonic() + PRESENCE_SECONDS, account))
         self._forget_lingering()
@@ -174,20 +191,24 @@ class Turns:
             raise
 
     def _admit_next(self) -> None:
-        """Let a request of the token begin that has waited longest, if its share allows that."""
+        """Let requests of the token that has waited longest begin, as far as it may have them.
+
+        They take no longer than QUANTUM_SECONDS, or it is one. Even those of a token that is alone
+        do not all begin at once: it is perhaps alone only until another client has its answer.
+        """
         token_id, account = next(iter(self._waiting.items()))
-        if self._may_begin(account):
+        left = QUANTUM_SECONDS
+        while account.waiting and left > 0 and self._may_begin(account):
             self._admit(token_id, account)
-        else:
+            left -= account.cost
+        if token_id in self._waiting:
             self._waiting.move_to_end(token_id)
 
     def _admit(self, token_id: str, account: _Account) -> None:
         if waiter := account.next_waiter():
             self._begin(account)
             waiter.set_result(None)
-        if account.waiting:
-            self._waiting.move_to_end(token_id)
-        else:
+        if not account.waiting:
             del self._waiting[token_id]
 
     def _start_timer(self) -> None:
@@ -195,10 +216,6 @@ class Turns:
             self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._on_time)
 
     def _on_time(self) -> None:
-        """Admit one request at most: those of a token that is alone do not all begin at once.
-
-        It is perhaps alone only until the answer before has reached the client of another one.
-        """
         self._timer = None
         self._decay()
         if self._waiting:
@@ -216,8 +233,8 @@ class Turns:
     def _force(self) -> None:
         """Give one turn whatever the shares are, so that nobody waits for ever."""
         token_id, account = next(iter(self._waiting.items()))
+        self._waiting.move_to_end(token_id)
         if account.in_work:
-            self._waiting.move_to_end(token_id)
             return
         self._forced_at, self._forced = time.monotonic(), account
         self._forced_used = account.used
@@ -238,6 +255,7 @@ class Turns:
         self._forget_lingering()
         for token_id, account in [*self._accounts.items()]:
             account.used *= factor
+            account.used_at_end *= factor
             is_idle = not (account.is_present or account.waiting)
             if is_idle and account.used < _NEGLIGIBLE_SECONDS:
                 del self._accounts[token_id]

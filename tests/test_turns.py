@@ -102,6 +102,24 @@ async def test_a_token_stays_present_until_its_client_can_have_sent_the_next_req
     assert time.monotonic() - began >= 0.1
 
 
+async def test_short_requests_of_a_token_over_its_share_go_on_beside_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
+    turns = Turns(1000)
+    turns.charge(HEAVY, 30)
+    for _ in range(100):  # alone, it shows that its requests are short
+        await turns.run(HEAVY, use(0))
+    async with in_work(turns, LIGHT), asyncio.timeout(10):
+        for _ in range(10):
+            await turns.run(HEAVY, use(0))
+        await turns.run(HEAVY, use(0.02))  # the next ones may take as long: they wait
+        waiting = asyncio.create_task(turns.run(HEAVY, use(0)))
+        await settled()
+        assert not waiting.done()
+    await waiting
+
+
 async def test_a_turn_beyond_the_share_that_took_long_is_followed_by_a_longer_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
