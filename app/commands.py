@@ -65,6 +65,8 @@ T = TypeVar("T")
 
 def serve(options: argparse.Namespace) -> None:
     settings = read_settings()
+    if options.demo:
+        settings = settings.for_demo()
     create_app(settings)  # raises where a setting is wrong, before anything is written
     configure_log(settings)
     require_usable_certificate(settings)

@@ -1,6 +1,7 @@
 """Reads the settings from the environment, for the operator's commands."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from app.settings import ENV_PREFIX, Settings
 
 _FILE_SUFFIX: Final = "_FILE"
+_PASSWORD: Final = re.compile(r"//[^/@]*@")  # in an address
 
 
 class OperatorError(Exception):
@@ -30,10 +32,13 @@ def read_settings() -> Settings:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # of several settings, which the message names
+            raise OperatorError(f"{message}.") from None
         setting, *where = first["loc"]
         name = ".".join([f"{ENV_PREFIX}{setting}".upper(), *map(str, where)])
-        message = first["msg"].removeprefix("Value error, ")
-        raise OperatorError(f"{name} is {first['input']!r}: {message}.") from None
+        shown = _PASSWORD.sub("//***@", repr(first["input"]))
+        raise OperatorError(f"{name} is {shown}: {message}.") from None
 
 
 def _require_known(given: Mapping[str, str]) -> set[str]:

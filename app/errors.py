@@ -10,6 +10,7 @@ ServiceError
         TicketMerged            409  the ticket was merged into another one
     IdempotencyKeyReused        422  the key came with another request before
     TooManyIdempotencyKeys      429  the token has used too many keys of late
+    RateLimited                 429  the token, or the address, has sent too much of late
     Unauthenticated             401  there is no valid token
         TokenExpired            401  it was valid until now: a fresh one is worth a try
     RouteNotFound               404  there is nothing at the path
@@ -142,6 +143,21 @@ class IdempotencyKeyReused(ServiceError):
 
 class TooManyIdempotencyKeys(ServiceError):
     code, status = "TOO_MANY_IDEMPOTENCY_KEYS", 429
+
+
+class RateLimited(ServiceError):
+    """More than a limit for a minute allows. It can be sent again after `seconds`."""
+
+    code, status = "RATE_LIMITED", 429
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message, headers={"Retry-After": str(seconds)})
+        self.seconds = seconds
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """Say it to clients of WebSocket and server-sent events, who get no header."""
+        return {"code": self.code, "retryAfter": self.seconds}
 
 
 class Unauthenticated(ServiceError):

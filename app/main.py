@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from app.activity.input_limits import InputLimits
 from app.activity.values import utc_now
+from app.admission import Admission, Admit
 from app.auth import Viewer
 from app.authentication import Authenticate, Authentication
 from app.errors import (
@@ -37,8 +39,10 @@ from app.metrics import measure_with
 from app.middleware import CrossOrigin, Direct, Faults, FrontDoor
 from app.observation import observer
 from app.problems import EXCEPTION_HANDLERS
+from app.rate_limits import RateLimit, RateLimits
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
+from app.shared_counts import SharedCounts
 from app.store.database import open_database
 from app.store.engine import Database
 from app.store.feed import Feed
@@ -64,7 +68,11 @@ class Service(Starlette):
         return app
 
 
-def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
+def create_app(
+    settings: Settings,
+    clock: Callable[[], datetime] = utc_now,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Starlette:
     """Return the service on a migrated database, which is opened when the lifespan begins.
 
     `state.health` of it is told of a shutdown first, so that /readyz says so. Then
@@ -76,20 +84,28 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     providers = settings.identity_providers
     verifier = TokenVerifier.of(providers) if providers else None
     authenticate = Authentication(timeline.reader, timeline.writer, clock, verifier).authenticate
-    graphql = _graphql_endpoint(timeline, authenticate, turns, settings)
+    admission = _admission(settings, authenticate, monotonic)
+    admit = admission.admit if admission else lambda _scope, header: authenticate(header)
+    shared = _shared_counts(settings)
+    limits = _rate_limits(settings, shared, monotonic)
+    graphql = _graphql_endpoint(timeline, authenticate, admit, limits, turns, settings)
     websocket = WebSocketEndpoint(graphql.operations, graphql.streams)
     health = Health(timeline)
     requests = Requests()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        async with running(timeline), verifier or nullcontext():
+        async with (
+            running(timeline),
+            verifier or nullcontext(),
+            shared.running() if shared else nullcontext(),
+        ):
             yield
 
     app = Service(
         routes=[
             *(graphiql_routes() if settings.graphiql else ()),
-            *rest_routes(timeline, authenticate, turns, max_body_bytes=settings.max_body_bytes),
+            *rest_routes(timeline, admit, limits, turns, max_body_bytes=settings.max_body_bytes),
             *health_routes(health),
         ],
         middleware=[
@@ -112,7 +128,10 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     app.state.timeline = timeline
     app.state.turns = turns
     app.state.health = health
-    app.state.measure = measure_with(timeline, graphql.operations.executor, requests)
+    app.state.shared_counts = shared
+    app.state.measure = measure_with(
+        timeline, graphql.operations.executor, requests, admission, shared
+    )
     app.state.end_streams = timeline.feed.close
     return app
 
@@ -214,8 +233,41 @@ async def running(timeline: Timeline) -> AsyncIterator[None]:
         await timeline.reader.database.close()
 
 
+def _admission(
+    settings: Settings, authenticate: Authenticate, clock: Callable[[], float]
+) -> Admission | None:
+    failures = settings.rate_limit_failures
+    if not failures:
+        return None
+    return Admission(authenticate, RateLimit("failures", failures, clock))
+
+
+def _shared_counts(settings: Settings) -> SharedCounts | None:
+    url = settings.rate_limit_redis_url
+    has_limits = settings.rate_limit_requests or settings.rate_limit_cost
+    return SharedCounts(url) if url and has_limits else None
+
+
+def _rate_limits(
+    settings: Settings, shared: SharedCounts | None, clock: Callable[[], float]
+) -> RateLimits | None:
+    requests, cost = settings.rate_limit_requests, settings.rate_limit_cost
+    if not requests and not cost:
+        return None
+    return RateLimits(
+        clock,
+        requests=RateLimit("requests", requests, clock, shared) if requests else None,
+        cost=RateLimit("cost", cost, clock, shared) if cost else None,
+    )
+
+
 def _graphql_endpoint(
-    timeline: Timeline, authenticate: Authenticate, turns: Turns, settings: Settings
+    timeline: Timeline,
+    authenticate: Authenticate,
+    admit: Admit,
+    limits: RateLimits | None,
+    turns: Turns,
+    settings: Settings,
 ) -> GraphQLEndpoint[Viewer]:
     executor = Executor(
         schema,
@@ -240,7 +292,9 @@ def _graphql_endpoint(
         operations=Operations(
             executor=executor,
             documents=_documents(settings, executor),
+            admit=admit,
             authenticate=authenticate,
+            limits=limits,
             contexts=Contexts(timeline, settings.query_deadline_seconds, turns),
             deadline_seconds=settings.query_deadline_seconds,
         ),

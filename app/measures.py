@@ -12,6 +12,7 @@ SIZES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 _MAX_OPERATIONS: Final = 200
 _MAX_NAME: Final = 100
+DOORS: Final = ("graphql", "websocket", "sse", "rest", "other")
 OTHER: Final = "(other)"
 """The operation of requests whose own name is one too many."""
 
@@ -41,6 +42,8 @@ class Requests:
 
     durations: dict[RequestKey, Histogram] = field(default_factory=dict)
     sizes: dict[RequestKey, int] = field(default_factory=dict)
+    limited: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DOORS, 0))
+    """Requests over a limit of rates, by door."""
     _operations: set[str] = field(default_factory=set)
 
     def note(self, key: RequestKey, seconds: float, size: int) -> None:

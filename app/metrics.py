@@ -10,9 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from app.admission import Admission
 from app.graphql_server.execution import Executor
 from app.log import events
 from app.measures import SECONDS, SIZES, Histogram, Requests
+from app.shared_counts import SharedCounts
 from app.timeline import Timeline
 
 Snapshot = dict[tuple[str, tuple[str, ...]], list[float]]
@@ -45,6 +47,15 @@ METRICS: Final = {
         "Time from the head of a request to the end of its response; of a stream, its life.",
         _REQUEST,
         SECONDS,
+    ),
+    "ticket_activity_rate_limited": Metric(
+        Kind.COUNTER, "Requests and operations refused for a limit of rates.", ("door",)
+    ),
+    "ticket_activity_slowed_authentications": Metric(
+        Kind.COUNTER, "Requests without a valid token whose address had sent too many."
+    ),
+    "ticket_activity_shared_count_failures": Metric(
+        Kind.COUNTER, "Times that the Redis with the counts of rates did not answer."
     ),
     "ticket_activity_response_bytes": Metric(Kind.COUNTER, "Bytes of response bodies.", _REQUEST),
     "ticket_activity_write_batch_commands": Metric(
@@ -88,9 +99,15 @@ METRICS: Final = {
 _LASTING: Final = {name for name, metric in METRICS.items() if metric.kind is not Kind.GAUGE}
 
 
-def measure_with(timeline: Timeline, executor: Executor, requests: Requests) -> Measure:
+def measure_with(
+    timeline: Timeline,
+    executor: Executor,
+    requests: Requests,
+    admission: Admission | None,
+    shared: SharedCounts | None,
+) -> Measure:
     """Return a function that measures now. It may be called from another thread."""
-    return partial(_measure, timeline, executor, requests)
+    return partial(_measure, timeline, executor, requests, admission, shared)
 
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
@@ -110,7 +127,13 @@ def lasting(snapshot: Snapshot) -> Snapshot:
     return {key: values for key, values in snapshot.items() if key[0] in _LASTING}
 
 
-def _measure(timeline: Timeline, executor: Executor, requests: Requests) -> Snapshot:
+def _measure(
+    timeline: Timeline,
+    executor: Executor,
+    requests: Requests,
+    admission: Admission | None,
+    shared: SharedCounts | None,
+) -> Snapshot:
     # `list` and `dict` copy at once, while another thread counts on.
     found = _of_process()
     for (door, operation, status), histogram in list(requests.durations.items()):
@@ -118,6 +141,11 @@ def _measure(timeline: Timeline, executor: Executor, requests: Requests) -> Snap
         found["ticket_activity_request_duration_seconds", labels] = _values(histogram)
     for (door, operation, status), size in list(requests.sizes.items()):
         found["ticket_activity_response_bytes", (door, operation, str(status))] = [size]
+    for door, count in dict(requests.limited).items():
+        found["ticket_activity_rate_limited", (door,)] = [count]
+    slowed, failures = admission.slowed if admission else 0, shared.failures if shared else 0
+    found["ticket_activity_slowed_authentications", ()] = [slowed]
+    found["ticket_activity_shared_count_failures", ()] = [failures]
     return found | _of_store(timeline) | _of_executor(executor)
 
 

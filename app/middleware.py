@@ -55,7 +55,10 @@ _ALLOWED_HEADERS: Final = (
     "apollographql-client-name",
     "apollographql-client-version",
 )
-_EXPOSED_HEADERS: Final = ("Allow", "ETag", "Retry-After", "WWW-Authenticate", "X-Request-ID")
+_EXPOSED_HEADERS: Final = (
+    *("Allow", "ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"),
+    "X-Request-ID",
+)
 
 
 class Direct:
@@ -142,8 +145,9 @@ class FrontDoor:
 class _Sending:
     """Adds `X-Request-ID` and `X-Content-Type-Options: nosniff` to the response.
 
-    Notes in the state of the request that the response has begun. `status` is that of HTTP, or how
-    a WebSocket was closed; `size` is the length of the body in bytes.
+    It also has the header fields of the `quota` in the state of the request, which is told there
+    that the response has begun. `status` is that of HTTP, or how a WebSocket was closed; `size` is
+    the length of the body in bytes.
     """
 
     __slots__ = ("_headers", "_send", "_state", "size", "status")
@@ -163,6 +167,8 @@ class _Sending:
             self._state["has_begun"] = True
             self.status = message.get("status", _SWITCHING_PROTOCOLS)
             message["headers"] = [*message["headers"], *self._headers]
+            if quota := self._state.get("quota"):
+                message["headers"] += quota.headers()
         elif "body" in message:
             self.size += len(message["body"])
         elif message["type"] == "websocket.close":

@@ -7,6 +7,7 @@ from typing import Any, Final
 from starlette.types import Scope
 
 from app.auth import Viewer
+from app.errors import RateLimited
 from app.log import events, now
 from app.measures import Requests
 
@@ -36,6 +37,8 @@ def observer(requests: Requests, charge: Callable[[str, float], None]) -> Observ
         requests.note((door, operation, status), seconds, size)
         if size > _LARGE_BYTES and door != "sse" and (viewer := state.get("viewer")):
             charge(viewer.token_id, size * _SECONDS_PER_BYTE)
+        if status == RateLimited.status and state.get("code") == RateLimited.code:
+            requests.limited[door] += 1
         if events.has_requests and door != "health":
             events.add(_line(state, door, operation, status, size, seconds))
 

@@ -61,10 +61,35 @@ _SCHEMAS: Final[dict[str, _Schema]] = {
     },
 }
 
+_RATE_HEADERS: Final = {
+    "RateLimit": {
+        "description": (
+            "What the token has left (`r`) of each limit, and in how many seconds (`t`) its minute "
+            "ends: draft-ietf-httpapi-ratelimit-headers-11. Not where the service sets no limit."
+        ),
+        "schema": {"type": "string", "examples": ['"requests";r=5999;t=60']},
+    },
+    "RateLimit-Policy": {
+        "description": "The limits: the quota (`q`) of a window of so many seconds (`w`).",
+        "schema": {"type": "string", "examples": ['"requests";q=6000;w=60']},
+    },
+}
+
 _HEADERS: Final = {
     "ETag": {
         "description": "The version of the entry, for If-Match and If-None-Match.",
         "schema": {"type": "string", "examples": ['"3"']},
+    },
+    **_RATE_HEADERS,
+}
+
+_PROBLEM_HEADERS: Final = {
+    "429": {
+        "Retry-After": {
+            "description": "In how many seconds to send it again, where a limit of rates is met.",
+            "schema": {"type": "integer"},
+        },
+        **_RATE_HEADERS,
     }
 }
 
@@ -79,7 +104,8 @@ _PROBLEMS: Final = {
     "414": "The URI is longer than the limit.",
     "415": "The body is not declared as application/json.",
     "422": "A path parameter, a header or the body breaks a rule that the detail names.",
-    "429": "The token has used too many idempotency keys of late.",
+    "429": "The token has sent more than it may in a minute, or used too many idempotency keys, or "
+    "the address has sent too much without a valid token.",
     "431": "The headers are larger than the limit.",
     "500": "A fault; the log has it under the requestId.",
     "503": "Too many requests are waiting, the disk is full, or the keys of the token's issuer "
@@ -101,6 +127,7 @@ def openapi_document(activity_path: str, limits: InputLimits) -> dict[str, Any]:
             "responses": {
                 status: {
                     "description": description,
+                    "headers": _PROBLEM_HEADERS.get(status, {}),
                     "content": {
                         "application/problem+json": {
                             "schema": {"$ref": "#/components/schemas/Problem"}
@@ -143,7 +170,8 @@ def _update_schema(limits: InputLimits) -> _Schema:
 
 
 def _path_item() -> dict[str, Any]:
-    read_problems = _problems("401", "403", "404", "412", "414", "422", "431", "500", "503")
+    statuses = ("401", "403", "404", "412", "414", "422", "429", "431", "500", "503")
+    read_problems = _problems(*statuses)
     return {
         "parameters": [_path_parameter("ticketId"), _path_parameter("activityId")],
         "put": {

@@ -18,8 +18,8 @@ from app.activity.idempotency import Answer, Step
 from app.activity.outcomes import Outcome
 from app.activity.state import ABSENT, Activity
 from app.activity.values import format_datetime, parse_uuid
+from app.admission import Admit
 from app.auth import Viewer
-from app.authentication import Authenticate
 from app.conditions import Preconditions, read_preconditions
 from app.errors import InvalidInput, UserError, VersionConflict
 from app.http import (
@@ -34,6 +34,7 @@ from app.http import (
 from app.json_text import encode_json, parse_json
 from app.openapi import openapi_document
 from app.problems import problem
+from app.rate_limits import RateLimits
 from app.timeline import Timeline
 from app.turns import Turns
 
@@ -45,7 +46,8 @@ class _Door:
     """The endpoints of this door."""
 
     timeline: Timeline
-    authenticate: Authenticate
+    admit: Admit
+    limits: RateLimits | None
     turns: Turns
     max_body_bytes: int
 
@@ -58,8 +60,10 @@ class _Door:
         return JSONResponse(openapi_document(ACTIVITY_PATH, self.timeline.limits))
 
     async def _viewer(self, request: Request) -> Viewer:
-        viewer = await self.authenticate(header_value(request.scope, b"authorization"))
+        viewer = await self.admit(request.scope, header_value(request.scope, b"authorization"))
         note(request.scope, "viewer", viewer)
+        if self.limits:
+            await self.limits.count(request.scope, viewer)
         return viewer
 
     async def _put_activity(self, request: Request) -> Response:
@@ -107,10 +111,15 @@ class _Door:
 
 
 def rest_routes(
-    timeline: Timeline, authenticate: Authenticate, turns: Turns, *, max_body_bytes: int
+    timeline: Timeline,
+    admit: Admit,
+    limits: RateLimits | None,
+    turns: Turns,
+    *,
+    max_body_bytes: int,
 ) -> list[Route]:
     """Build the routes of this door."""
-    door = _Door(timeline, authenticate, turns, max_body_bytes)
+    door = _Door(timeline, admit, limits, turns, max_body_bytes)
     return [
         Route(ACTIVITY_PATH, door.activity, methods=["GET", "PUT"]),
         Route("/openapi.json", door.openapi, methods=["GET"]),

@@ -1,8 +1,10 @@
 """Every setting of the service, read from `TICKET_ACTIVITY_*` environment variables."""
 
+import re
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     Field,
@@ -11,6 +13,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -25,12 +28,17 @@ KIB = 1024
 
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
+_MAX_INT: Final = 2**31 - 1  # of GraphQL
+
+_REDIS_URL: Final = re.compile(r"(redis|valkey)(s|\+unix)?://")
+
 HEADINGS: Final = {
     "host": "Service",
     "identity_providers": "Identity providers",
     "log_format": "Log and metrics",
     "database_url": "Database",
     "idempotency_hours": "Idempotency keys",
+    "rate_limit_requests": "Rate limits",
     "max_body_bytes": "HTTP",
     "max_message_length": "Entries",
     "max_query_depth": "GraphQL operations",
@@ -223,6 +231,34 @@ class Settings(BaseSettings):
         ),
     )
 
+    rate_limit_requests: NonNegativeInt = Field(
+        default=6000,
+        le=_MAX_INT,
+        description=(
+            "Requests and operations a minute that one token may send; 0 for no limit. With "
+            "`--demo` there is none unless it is set; so with the next two."
+        ),
+    )
+    rate_limit_cost: NonNegativeInt = Field(
+        default=1_000_000,
+        le=_MAX_INT,
+        description="Cost a minute of the GraphQL operations of one token; 0 for no limit.",
+    )
+    rate_limit_failures: NonNegativeInt = Field(
+        default=30,
+        description=(
+            "Requests a minute without a valid token that one address may send before each more is "
+            "answered a second later; 0 for no limit."
+        ),
+    )
+    rate_limit_redis_url: str = Field(
+        default="",
+        description=(
+            "Redis or Valkey in which processes share the counts of tokens, such as "
+            "`redis://:password@cache.internal:6379/0`; without it each process counts for itself."
+        ),
+    )
+
     max_body_bytes: PositiveInt = Field(
         default=KIB * KIB, description="Longest request body, in bytes."
     )
@@ -382,6 +418,33 @@ class Settings(BaseSettings):
         for proxy in proxies.split(",") if proxies else ():
             ip_network(proxy)  # raises ValueError with a message that names it
         return proxies
+
+    @field_validator("rate_limit_redis_url")
+    @classmethod
+    def _require_redis(cls, url: str) -> str:
+        if url and not _REDIS_URL.match(url):
+            raise ValueError(
+                "it begins with redis://, rediss:// (with TLS) or redis+unix://, or with valkey in "
+                "the place of redis"
+            )
+        if url and not all(map(find_spec, ("limits", "redis"))):
+            raise ValueError("it needs the extra: pip install 'ticket-activity[redis]'")
+        return url
+
+    @model_validator(mode="after")
+    def _require_cost_of_one_operation(self) -> Self:
+        if 0 < self.rate_limit_cost < self.max_query_cost:
+            raise ValueError(
+                f"{ENV_PREFIX}RATE_LIMIT_COST is {self.rate_limit_cost}, and one operation may "
+                f"cost {self.max_query_cost} ({ENV_PREFIX}MAX_QUERY_COST)"
+            )
+        return self
+
+    def for_demo(self) -> Self:
+        """Return the settings of a service to try: without limits of rates that are not set."""
+        limits = ("rate_limit_requests", "rate_limit_cost", "rate_limit_failures")
+        unset = {name: 0 for name in limits if name not in self.model_fields_set}
+        return self.model_copy(update=unset)
 
     @field_validator("cors_origins")
     @classmethod

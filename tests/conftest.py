@@ -108,15 +108,16 @@ def database_url(engine: Engine) -> Iterator[str]:
 
 @pytest.fixture
 def settings(database_url: str, interpreted_first: int) -> Settings:
-    """Settings of a service with an empty database of its own."""
-    return Settings(database_url=database_url, interpreted_first=interpreted_first)
+    """Settings of a service with an empty database of its own, without limits of rates."""
+    settings = Settings(database_url=database_url, interpreted_first=interpreted_first)
+    return settings.for_demo()
 
 
 @pytest.fixture(scope="module")
 def blank(engine: Engine, interpreted_first: int) -> Iterator[Settings]:
     """Settings of a database that the examples of a property-based test share."""
     url = engine.new_database()
-    yield Settings(database_url=url, interpreted_first=interpreted_first)
+    yield Settings(database_url=url, interpreted_first=interpreted_first).for_demo()
     engine.drop(url)
 
 

@@ -114,7 +114,8 @@ async def test_a_named_origin_reads_the_answer_and_its_headers(open_to_one: Serv
 
     assert response.headers["Access-Control-Allow-Origin"] == NAMED
     exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
-    assert {"ETag", "Retry-After", "X-Request-ID"} <= set(exposed)
+    named = {"ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"}
+    assert named <= set(exposed)
     assert "Access-Control-Allow-Credentials" not in response.headers
 
 

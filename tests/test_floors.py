@@ -17,6 +17,8 @@ FLOORS = [
     {"app.migrations"},
     {"app.store"},
     {"app.turns", "app.timeline", "app.authentication", "app.http", "app.conditions"},
+    {"app.rate_limits"},
+    {"app.admission", "app.shared_counts"},
     {"app.problems", "app.observation"},
     {"app.middleware"},
     {"app.graphql_server", "app.openapi"},

@@ -119,7 +119,7 @@ async def test_openapi_documents_every_status(openapi: JSON) -> None:
     assert (
         set(operations["get"]["responses"])
         == set(operations["head"]["responses"])
-        == {"200", "304", "401", "403", "404", "412", "414", "422", "431", "500", "503"}
+        == {"200", "304", "401", "403", "404", "412", "414", "422", "429", "431", "500", "503"}
     )
 
 

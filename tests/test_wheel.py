@@ -63,12 +63,13 @@ def test_the_locks_beside_the_wheel_hold_every_package_it_requires(wheel: Path) 
         [name] = [name for name in archive.namelist() if name.endswith("/METADATA")]
         metadata = HeaderParser().parsestr(archive.read(name).decode())
     required = {
-        (re.split(r"[^A-Za-z0-9-]", line)[0], "postgresql" in line)
+        (re.split(r"[^A-Za-z0-9-]", line)[0], *re.findall(r"extra == ['\"](\w+)", line))
         for line in metadata.get_all("Requires-Dist", [])
     }
 
-    for lock, has_extra in (("requirements.txt", False), ("requirements-postgresql.txt", True)):
-        text = (ROOT / "scripts" / lock).read_text()
+    extras = ("postgresql", "redis")  # the lock of one holds those before it, too
+    for lock, count in (("", 0), ("-postgresql", 1), ("-redis", 2)):
+        text = (ROOT / f"scripts/requirements{lock}.txt").read_text()
         locked = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
-        assert locked >= {each for each, is_extra in required if has_extra or not is_extra}
+        assert locked >= {name for name, *extra in required if {*extra} <= {*extras[:count]}}
         assert text.count("--hash=") >= len(locked)

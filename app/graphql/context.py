@@ -21,6 +21,7 @@ from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.auth import Viewer
 from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError, UserError
 from app.http import note
+from app.rate_limits import Quota
 from app.store.loads import Batch, K, Snapshot, V
 from app.store.long_reads import OwnSnapshot
 from app.timeline import Timeline, View
@@ -44,10 +45,12 @@ class Context:
         viewer: Viewer,
         snapshot: Snapshot,
         last_event_id: str | None = None,
+        connection: HTTPConnection | None = None,
     ) -> None:
         self.timeline = timeline
         self.viewer = viewer
         self.last_event_id = last_event_id
+        self._connection = connection
         self.renew(snapshot)
 
     def renew(self, snapshot: Snapshot) -> None:
@@ -58,6 +61,13 @@ class Context:
         self._revisions: dict[tuple[int, int], DataLoader[Activity, list[Revision]]] = {}
         self._redactions: DataLoader[Activity, Redaction | None] | None = None
         self._linked_tickets: DataLoader[UUID, Ticket | None] | None = None
+
+    @property
+    def quota(self) -> Quota | None:
+        """What the token has left; None where the service limits no rates."""
+        state = self._connection.scope["state"] if self._connection else {}
+        quota: Quota | None = state.get("quota")
+        return quota
 
     @property
     def view(self) -> View:
@@ -241,13 +251,16 @@ class Contexts:
 
     async def query(
         self,
-        _connection: HTTPConnection,
+        connection: HTTPConnection,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
         """Execute a query on one state of the database; again, where its reads take long."""
         return await self.timeline.reader.read(
-            viewer.token_id, lambda snapshot: execute(Context(self.timeline, viewer, snapshot))
+            viewer.token_id,
+            lambda snapshot: execute(
+                Context(self.timeline, viewer, snapshot, connection=connection)
+            ),
         )
 
     async def mutation(

@@ -35,6 +35,10 @@ ERROR_CODES: Final = {
         "The idempotency key came with another request before. Send this one with another key."
     ),
     "TOO_MANY_IDEMPOTENCY_KEYS": "The token has used too many idempotency keys of late.",
+    "RATE_LIMITED": (
+        "The token has sent more than it may in a minute, or the address too much without a valid "
+        "token. Send it again after the seconds in `extensions.retryAfter`."
+    ),
     "TOO_MANY_SUBSCRIPTIONS": "The token has as many subscriptions open as it may.",
     "RECONNECT": "The stream ends though there is more. Subscribe again after the last cursor.",
     "INTERNAL": "A fault of the service. Its log has more, under `extensions.requestId`.",

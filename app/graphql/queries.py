@@ -13,7 +13,7 @@ from app.graphql.context import Info
 from app.graphql.error_codes import ERRORS_DESCRIPTION
 from app.graphql.scalars import TicketID
 from app.graphql.types import Node, Ticket, TicketActivity
-from app.graphql.viewer import Viewer
+from app.graphql.viewer import RateLimit, Viewer
 from app.graphql_server.complexity import ListSizes
 
 MAX_NODES = 100
@@ -23,14 +23,23 @@ LIST_SIZES = ListSizes(DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
 
 @strawberry.type(
     description=(
-        "What can be read. Everything but `viewer` needs the scope `activity:read`. "
-        f"{LIST_SIZES.cost_description}\n\n{ERRORS_DESCRIPTION}"
+        "What can be read. Everything but `viewer` and `rateLimit` needs the scope "
+        f"`activity:read`. {LIST_SIZES.cost_description}\n\n{ERRORS_DESCRIPTION}"
     )
 )
 class Query:
     @strawberry.field(description="The actor and the token of the request.")
     def viewer(self, info: Info) -> Viewer:
         return Viewer.of(info.context.viewer)
+
+    @strawberry.field(
+        description=(
+            "What the operations of the token may still cost in this minute; null where the "
+            "service sets no limit."
+        )
+    )
+    def rate_limit(self, info: Info) -> RateLimit | None:
+        return RateLimit.of(info.context.quota, info.context.timeline.clock())
 
     @strawberry.field(
         description="The object with that id; null where there is none or the viewer sees none."

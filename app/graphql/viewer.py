@@ -1,11 +1,13 @@
-"""Who sends a request."""
+"""Who sends a request, and how much more they may send."""
 
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import strawberry
 
 from app.auth import Viewer as AuthViewer
 from app.graphql.enums import Scope
+from app.rate_limits import Quota
 
 
 @strawberry.type(description="The actor and the token of the request.")
@@ -32,4 +34,32 @@ class Viewer:
             actor_id=viewer.actor_id,
             name=viewer.name,
             scopes=sorted(viewer.scopes),
+        )
+
+
+@strawberry.type(
+    description=(
+        "The cost that the operations of the token may have in a minute, which begins with its "
+        "first request. The number of its requests is limited, too: the header fields `RateLimit` "
+        "and `RateLimit-Policy` of each response have both."
+    )
+)
+class RateLimit:
+    cost: int = strawberry.field(
+        description="What this operation costs; the description of `Query` says how it is counted."
+    )
+    limit: int = strawberry.field(description="The cost that the token may have in a minute.")
+    remaining: int = strawberry.field(description="What is left of it after this operation.")
+    reset_at: datetime = strawberry.field(description="When the minute ends.")
+
+    @classmethod
+    def of(cls, quota: Quota | None, now: datetime) -> "RateLimit | None":
+        if not quota or not quota.cost:
+            return None
+        window = quota.cost
+        return cls(
+            cost=quota.spent,
+            limit=window.limit.amount,
+            remaining=window.remaining,
+            reset_at=now + timedelta(seconds=window.ends_at - quota.counted_at),
         )

@@ -133,8 +133,10 @@ class GraphQLEndpoint(Generic[ViewerT]):
     async def _answer(self, request: Request, media_type: str) -> AnyResponse:
         # Before the body: nothing is read or parsed for a client without a token.
         authorization = header_value(request.scope, b"authorization")
-        viewer = await self.operations.authenticate(authorization)
+        viewer = await self.operations.admit(request.scope, authorization)
         note(request.scope, "viewer", viewer)
+        if self.operations.limits:
+            await self.operations.limits.count(request.scope, viewer)
         body = await self._body(request)
         return await self.operations.contexts.turn(
             viewer, self._answer_viewer(request, media_type, authorization, viewer, body)
@@ -149,8 +151,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
         body: bytes | None,
     ) -> AnyResponse:
         parameters = _parameters(request, body)
-        operation = await self.operations.find(viewer, parameters)
-        note(request.scope, "operation", operation.name)
+        operation = await self.operations.find(request, viewer, parameters)
         _require_allowed(operation.kind, request)
         if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
             key = key_of(operation, request, parameters)
@@ -160,7 +161,7 @@ class GraphQLEndpoint(Generic[ViewerT]):
             return event_stream_head()
         note(request.scope, "door", "sse")
         return EventStreamResponse(
-            await self.operations.start(request, viewer, parameters),
+            await self.operations.start(request, viewer, operation, parameters),
             Guard(self.operations.authenticate, authorization, self.streams),
             self.streams.keep_alive,
             request.scope,

@@ -47,7 +47,7 @@ def errors_of(error: Exception, request_id: str) -> list[FormattedError]:
     if isinstance(error, RequestErrors):
         return format_errors(error.errors, request_id, error.code)
     if isinstance(error, ServiceError):
-        return [_formatted(error.message, {"code": error.code})]
+        return [_formatted(error.message, error.extensions)]
     log_fault(error, request_id)
     return [_masked(request_id)]
 
@@ -78,7 +78,7 @@ def _format(
 ) -> FormattedError:
     cause = cause_of(error)
     if isinstance(cause, ServiceError):
-        return _formatted(_message(error, cause), {"code": cause.code}, error)
+        return _formatted(_message(error, cause), cause.extensions, error)
     if language_code := _language_code(cause, code):
         return _formatted(error.message, {"code": language_code}, error)
     # One failed batch load fails many fields, and one faulty field fails in every item of a list.

@@ -16,9 +16,11 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from graphql import OperationType
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
-from app.errors import DeadlineExceeded, InvalidInput
+from app.errors import DeadlineExceeded, InvalidInput, QueryTooComplex
 from app.graphql_server.documents import Documents
+from app.graphql_server.errors import RequestErrors
 from app.graphql_server.events import Event
 from app.graphql_server.execution import Executor, Operation, Result, event_of
 from app.http import idempotency_key, note, require_idempotency_key
@@ -88,24 +90,51 @@ class Contexts(Protocol[ViewerT_contra]):
         """Return what `execute` returns for one event. It may call it twice."""
 
 
+class Limits(Protocol[ViewerT_contra]):
+    """Limits how much a viewer may ask for. What is over a limit raises ServiceError."""
+
+    async def count(self, scope: Scope, viewer: ViewerT_contra) -> None:
+        """Count a request, before it is read."""
+
+    async def spend(self, scope: Scope, cost: int) -> None:
+        """Spend the cost of an operation, before it is executed."""
+
+    def spend_refused(self, scope: Scope, characters: int) -> None:
+        """Charge for a document of that length that was refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operations(Generic[ViewerT]):
     """Finds, executes and starts operations, for HTTP, WebSocket and server-sent events.
 
-    `authenticate` takes the Authorization header.
+    `admit` lets a connection in by its Authorization header, and `authenticate` looks again whether
+    the header is still valid.
     """
 
     executor: Executor
     documents: Documents
+    admit: Callable[[Scope, str | None], Awaitable[ViewerT]]
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
     contexts: Contexts[ViewerT]
     deadline_seconds: float
+    limits: Limits[ViewerT] | None = None
 
-    async def find(self, viewer: ViewerT, parameters: Parameters) -> Operation:
-        """Return the operation. Raises ServiceError and RequestErrors."""
+    async def find(
+        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
+    ) -> Operation:
+        """Return the operation, and spend its cost. Raises ServiceError and RequestErrors."""
         text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
         charge = partial(self.contexts.charge, viewer)
-        return await self.executor.prepare(text, parameters.operation_name, charge)
+        try:
+            operation = await self.executor.prepare(text, parameters.operation_name, charge)
+        except (RequestErrors, QueryTooComplex):
+            if self.limits:
+                self.limits.spend_refused(connection.scope, len(text))
+            raise
+        note(connection.scope, "operation", operation.name)
+        if self.limits:
+            await self.limits.spend(connection.scope, operation.cost)
+        return operation
 
     async def execute(
         self,
@@ -143,11 +172,13 @@ class Operations(Generic[ViewerT]):
             ) from None
 
     async def start(
-        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
+        self,
+        connection: HTTPConnection,
+        viewer: ViewerT,
+        operation: Operation,
+        parameters: Parameters,
     ) -> AsyncGenerator[Event]:
         """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
-        operation = await self.find(viewer, parameters)
-        note(connection.scope, "operation", operation.name)
         if operation.kind is not OperationType.SUBSCRIPTION:
             key = key_of(operation, connection, parameters)
             executed = self.execute(connection, viewer, operation, parameters, key)

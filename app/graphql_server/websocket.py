@@ -1,7 +1,7 @@
 """Operations over WebSocket: the socket loop around the state machine of `transport_ws`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -10,11 +10,18 @@ from typing import Any, Generic, NoReturn, TypeVar
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
-from app.errors import Busy, InternalError, Reconnect, TokenExpired, Unauthenticated
+from app.errors import (
+    Busy,
+    InternalError,
+    RateLimited,
+    Reconnect,
+    TokenExpired,
+    Unauthenticated,
+)
 from app.graphql_server import transport_ws
 from app.graphql_server.errors import RequestErrors, code_of, errors_of, log_fault
 from app.graphql_server.events import Event
-from app.graphql_server.operations import Operations, read_parameters
+from app.graphql_server.operations import Operations, Parameters, read_parameters
 from app.graphql_server.streams import Guard, StreamLimits, each, encode_event, first_of
 from app.graphql_server.transport_ws import PROTOCOL, Close, Operation, TransportWS
 from app.http import note, request_id
@@ -119,7 +126,7 @@ class _Socket(Generic[ViewerT]):
         """Serve until one side ends it. Return how to close, or None if the client has gone."""
         try:
             authorization = await self._initialise()
-            viewer = await self.operations.authenticate(authorization)
+            viewer = await self.operations.admit(self.scope, authorization)
             await self._write(self.protocol.acknowledge())
             guard = Guard(self.operations.authenticate, authorization, self.limits)
             await first_of(self._listen(viewer), self._watch(guard), self._failed)
@@ -205,7 +212,9 @@ class _Socket(Generic[ViewerT]):
         try:
             parameters = read_parameters(operation.payload)
             connection = HTTPConnection(observed.scope)
-            starting = self.operations.start(connection, viewer, parameters)
+            if self.operations.limits:
+                await self.operations.limits.count(connection.scope, viewer)
+            starting = self._begin(connection, viewer, parameters)
             await each(await self.operations.contexts.turn(viewer, starting), send)
         except (Reconnect, _Gone):
             raise
@@ -218,6 +227,12 @@ class _Socket(Generic[ViewerT]):
             await self._write(self.protocol.complete(operation))
         finally:
             observed.end()
+
+    async def _begin(
+        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
+    ) -> AsyncGenerator[Event]:
+        operation = await self.operations.find(connection, viewer, parameters)
+        return await self.operations.start(connection, viewer, operation, parameters)
 
     async def _read(self) -> str | None:
         message = await self.asgi_receive()
@@ -243,7 +258,7 @@ def _closing(error: Exception, identifier: str) -> Close:
             return error.close
         case Unauthenticated():
             return Close(transport_ws.UNAUTHORIZED, error.message)
-        case Reconnect() | Busy():
+        case Reconnect() | Busy() | RateLimited():
             return Close(SERVICE_RESTART, error.message)
     log_fault(error, identifier)
     return Close(INTERNAL_ERROR, "Internal error")

@@ -68,7 +68,7 @@ def create_token(file: Path, *scopes: str) -> str:
 
 
 def serve(file: Path, **settings: str) -> Server:
-    """Start the service; its settings are the defaults but for those given."""
+    """Start the service, with no limit of rates; its other settings are the defaults or given."""
     port = free_port()
     return _start([_COMMAND, "serve"], port, **_settings(file, port=str(port), **settings))
 
@@ -84,7 +84,8 @@ def serve_ceiling() -> Server:
 
 
 def _settings(file: Path, **settings: str) -> dict[str, str]:
-    values = {"database_url": f"sqlite+aiosqlite:///{file}"} | settings
+    rates = dict.fromkeys(("rate_limit_requests", "rate_limit_cost", "rate_limit_failures"), "0")
+    values = {"database_url": f"sqlite+aiosqlite:///{file}"} | rates | settings
     return {f"TICKET_ACTIVITY_{name.upper()}": value for name, value in values.items()}
 
 

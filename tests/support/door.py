@@ -142,6 +142,7 @@ ENDPOINT = GraphQLEndpoint(
     operations=Operations(
         executor=Executor(SCHEMA, cache_size=10, limits=QueryLimits()),
         documents=Documents(cache_size=10, trusted={}, is_trusted_only=False),
+        admit=lambda _scope, authorization: authenticate(authorization),
         authenticate=authenticate,
         contexts=PlainContexts(str),
         deadline_seconds=10,

@@ -91,6 +91,10 @@ class Clock:
     def __call__(self) -> datetime:
         return self.now
 
+    def seconds(self) -> float:
+        """Return the time as a monotonic clock does."""
+        return self.now.timestamp()
+
     def advance(self, **duration: float) -> None:
         self.now += timedelta(**duration)
 
@@ -248,7 +252,7 @@ class Service:
 @asynccontextmanager
 async def start(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Service]:
     clock = clock or Clock()
-    app = create_app(settings, clock)
+    app = create_app(settings, clock, clock.seconds)
     database = open_settings_database(settings)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     try:

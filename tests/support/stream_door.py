@@ -132,6 +132,7 @@ def stream_door(source: Source, limits: StreamLimits | None = None) -> Starlette
     operations = Operations(
         executor=Executor(SCHEMA, cache_size=10, limits=QueryLimits()),
         documents=Documents(cache_size=10, trusted={}, is_trusted_only=False),
+        admit=lambda _scope, authorization: source.authenticate(authorization),
         authenticate=source.authenticate,
         contexts=PlainContexts(lambda _viewer: source),
         deadline_seconds=10,
