@@ -50,7 +50,7 @@ class Admission:
     async def _slow_down(self, network: str) -> None:
         now = self.failures.clock()
         window = self.failures.window(network, now)
-        window.add(1)
+        self.failures.charge(window, 1)
         if window.used <= self.failures.amount:
             return
         self.slowed += 1

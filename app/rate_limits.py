@@ -29,7 +29,11 @@ Header = tuple[bytes, bytes]
 class Sharing(Protocol):
     """Tells other processes what was counted here, and learns what they counted."""
 
-    def is_due(self, window: "Window") -> bool: ...
+    def note(self, window: "Window") -> None:
+        """Tell the count of the window within a second."""
+
+    def is_due(self, window: "Window") -> bool:
+        """Return whether to ask the others now, before more is counted here."""
 
     async def tell(self, window: "Window") -> None:
         """Raises nothing: where nobody can be told, the window keeps its own count."""
@@ -57,10 +61,6 @@ class Window:
 
     def seconds_left(self, now: float) -> int:
         return max(1, ceil(self.ends_at - now))
-
-    def add(self, amount: int) -> None:
-        self.used += amount
-        self.untold += amount
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +95,14 @@ class RateLimit:
                 f"left, and this takes {amount:,}; send it again in {seconds} seconds.",
                 seconds,
             )
-        window.add(amount)
+        self.charge(window, amount)
+
+    def charge(self, window: Window, amount: int) -> None:
+        """Use an amount, also where less is left."""
+        window.used += amount
+        if self.sharing:
+            window.untold += amount
+            self.sharing.note(window)
 
 
 @dataclass(slots=True, eq=False)
@@ -152,4 +159,4 @@ class RateLimits:
         """Charge for a document of that length that was read and refused."""
         quota: Quota = scope["state"]["quota"]
         if quota.cost:
-            quota.cost.add(1 + characters // REFUSED_CHARACTERS)
+            quota.cost.limit.charge(quota.cost, 1 + characters // REFUSED_CHARACTERS)

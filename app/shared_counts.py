@@ -69,12 +69,10 @@ class SharedCounts:
             await asyncio.gather(telling, *self._asking, return_exceptions=True)
             await self._storage.bridge.get_connection().aclose()
 
-    def is_due(self, window: Window) -> bool:
-        """Return whether to ask what others have counted, before more is counted here.
-
-        What is counted here is told within a second all the same.
-        """
+    def note(self, window: Window) -> None:
         self._waiting.add(window)
+
+    def is_due(self, window: Window) -> bool:
         if self.is_away or window.used >= window.limit.amount:
             return False
         return (
@@ -145,8 +143,12 @@ class SharedCounts:
                 await self._look_whether_it_is_back()
             waiting, self._waiting = self._waiting, set()
             for window in waiting:
-                if window.untold and not self.is_away:
+                if self._is_to_tell(window):
                     await self.tell(window)
+
+    def _is_to_tell(self, window: Window) -> bool:
+        has_ended = window.limit.clock() >= window.ends_at  # its count would go into the next one
+        return bool(window.untold) and not has_ended and not self.is_away
 
     async def _look_whether_it_is_back(self) -> None:
         failures = self.failures

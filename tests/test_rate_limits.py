@@ -126,7 +126,7 @@ def test_the_tokens_that_are_remembered_are_bounded() -> None:
     limit = RateLimit("requests", 1, Clock().seconds)
 
     for number in range(20_000):
-        limit.window(str(number), 0.0).add(1)
+        limit.charge(limit.window(str(number), 0.0), 1)
 
     assert len(limit._windows) == 10_000
     assert limit.window("19999", 1.0).used == 1
