@@ -43,8 +43,8 @@ def require_undamaged(file: Path, seconds: float) -> bool:
         raise DatabaseUnusable(f"Cannot use the database {file}: {reason}.") from None
     if found != "ok":
         raise _damaged(file, " ".join(found.split()))
-    if not _has_log(file) and (reason := _cut_off(file)):
-        raise _damaged(file, reason)
+    if not _has_log(file) and (cut := _cut_off(file)):
+        raise _damaged(file, cut)
     return True
 
 
