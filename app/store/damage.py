@@ -39,8 +39,8 @@ def require_undamaged(file: Path, seconds: float) -> bool:
             return False
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
             raise _damaged(file, str(error)) from None
-        reason = str(error) if os.access(file.parent, os.W_OK) else "its folder cannot be written"
-        raise DatabaseUnusable(f"Cannot use the database {file}: {reason}.") from None
+        why = str(error) if os.access(file.parent, os.W_OK) else "its folder cannot be written"
+        raise DatabaseUnusable(f"Cannot use the database {file}: {why}.") from None
     if found != "ok":
         raise _damaged(file, " ".join(found.split()))
     if not _has_log(file) and (cut := _cut_off(file)):
