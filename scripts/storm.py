@@ -12,8 +12,10 @@ import os
 import random
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Final
 
 import asyncpg
@@ -41,13 +43,13 @@ class Machine:
         )
 
     async def disturb(self, round_: int) -> str:
-        """Kill something; return what."""
+        """Kill something and start it again; return what."""
         if round_ % 3 == 0:
             number = round_ % len(self.processes)
             self.processes[number].popen.kill()
             self.processes[number].popen.wait()
             self.processes[number] = await asyncio.to_thread(self.start, number)
-            return f"process {number} of the service"
+            return "a process of the service"
         if round_ % 3 == 1:
             os.kill(await self._backend(), signal.SIGKILL)
             return "a process of PostgreSQL"
@@ -69,25 +71,41 @@ class Machine:
 async def run(options: argparse.Namespace, machine: Machine) -> list[str]:
     origins = [process.origin for process in machine.processes]
     token = machine.processes[0].token
+    recoveries: dict[str, list[float]] = {}
     async with under_load(origins, token, options.clients, cold=COLD) as load:
         await asyncio.sleep(options.seconds)
-        print(f"undisturbed, {options.seconds:g} s: {dict(load.outcomes)}", flush=True)
+        print(
+            f"undisturbed, {options.seconds:g} s, {load.outcomes['ok'] / options.seconds:.0f} "
+            f"writes a second: {dict(load.outcomes)}",
+            flush=True,
+        )
         load.is_disturbed = True
         for round_ in range(options.rounds):
+            began = time.monotonic()
             what = await machine.disturb(round_)
-            seconds = await wait_until_served(load)
+            started = time.monotonic() - began
+            await wait_until_served(load)
+            seconds = time.monotonic() - began
+            recoveries.setdefault(what, []).append(seconds)
             print(
-                f"round {round_ + 1}: {what} was killed; writes again after {seconds:.1f} s",
+                f"round {round_ + 1}: {what} was killed, and started again after {started:.1f} s; "
+                f"every process writes after {seconds:.1f} s",
                 flush=True,
             )
             if seconds > ALLOWED_RECOVERY_SECONDS:
                 load.unexpected.append(f"{seconds:.1f} s without writes")
             await asyncio.sleep(1)
         wrong = await load.finish(machine.url)
-    print(f"{len(load.acknowledged):,} acknowledged writes looked up")
+    looked_up = len(load.acknowledged) + len(load.deleted)
+    print(f"{looked_up:,} acknowledged writes looked up")
     print(
         f"in all: {dict(load.outcomes)}; {load.told:,} changes told, {load.resumed} times resumed"
     )
+    for what, taken in recoveries.items():
+        print(
+            f"{what}, killed {len(taken)} times: every process writes after {min(taken):.1f} to "
+            f"{max(taken):.1f} s, median {median(taken):.1f} s"
+        )
     return wrong
 
 

@@ -28,7 +28,8 @@ from benchmark.comparison import Comparison
 from benchmark.contenders import ROOT
 from benchmark.dashboard import ask_panels
 from benchmark.dataset import read_dataset
-from benchmark.delivery import Plan, deliver
+from benchmark.delivery import DELIVERY, Plan, deliver
+from benchmark.engines import measure_engines
 from benchmark.load import describe_generator
 from benchmark.operations import OPERATIONS
 from benchmark.report import PICTURE, is_sound, print_result, write_readme
@@ -37,7 +38,6 @@ from benchmark.timelines import measure_timelines
 CLIENTS: Final = (1, 8, 64, 256)
 FULL: Final = {"activities": 5000, "tickets": 2000}
 QUICK: Final = {"activities": 200, "tickets": 100}
-DELIVERY: Final = "delivery"
 SUBSCRIBERS_PER_TICKET: Final = 10
 DELIVERIES_PER_SECOND: Final = 2000
 DASHBOARD_SECONDS: Final = 120
@@ -69,10 +69,11 @@ def parse() -> argparse.Namespace:
     add("--json", type=Path, default=Path("bench.json"), help="file to write (default: bench.json)")
     add("--readme", action="store_true", help="write table and picture for README.md")
     add("--dashboard", action="store_true", help="draw the dashboard under load instead")
+    add("--postgresql", action="store_true", help="measure it on SQLite and PostgreSQL instead")
     add("--timeline", type=Path, metavar="FILE", help="measure pages of a seeded file instead")
     options = parser.parse_args()
-    if options.quick and options.readme:
-        parser.error("--readme is for the figures of a full run, not for those of --quick")
+    if options.readme and (options.quick or options.postgresql):
+        parser.error("--readme is for the figures of a full run, without --quick or --postgresql")
     if options.quick:
         options.seconds, options.clients, options.subscribers = 1, [8], 100
     return options
@@ -137,6 +138,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         token = contenders.create_token(file, *contenders.ALL_SCOPES)
         shutil.copy(file, copied)
         result = describe_run(options, folder)
+        if options.postgresql:
+            return result | measure_engines(file, token, options.only, options.seconds, folder)
         if {*options.only} - {DELIVERY}:
             result |= compare(options, folder, file, token)
         if DELIVERY in options.only:

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,6 +25,7 @@ ALL_SCOPES: Final = (
     "activity:private",
     "activity:moderate",
 )
+_PARENT: Final = 1  # the place of the parent's id, after the name
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,9 +37,11 @@ class Server:
     port: int
 
     def cpu_seconds(self) -> float:
-        """Return the time that all threads of the process have run."""
-        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+        """Return the time that all threads of the process and of its workers have run."""
+        family = [
+            fields for pid, fields in _processes() if self.popen.pid in {pid, int(fields[_PARENT])}
+        ]
+        return sum(int(fields[11]) + int(fields[12]) for fields in family) / _TICKS
 
     def memory_mib(self) -> float:
         """Return the resident memory of the process."""
@@ -55,6 +60,13 @@ class Server:
         self.kill()
 
 
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    """Yield the id of each process and what its `stat` has after the name (proc_pid_stat(5))."""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield int(file.parent.name), file.read_text().rpartition(")")[2].split()
+
+
 def seed(file: Path, *, activities: int, tickets: int) -> None:
     sizes = ["--activities", str(activities), "--tickets", str(tickets)]
     _run([str(ROOT / "scripts/seed"), str(file), *sizes])
@@ -67,10 +79,16 @@ def create_token(file: Path, *scopes: str) -> str:
     return _run(command, **_settings(file)).strip().splitlines()[-1]
 
 
-def serve(file: Path, **settings: str) -> Server:
+def copy(file: Path, url: str) -> None:
+    """Copy a database of the service to another engine, by the operator's command."""
+    _run([_COMMAND, "copy", "--to", url], **_settings(file))
+
+
+def serve(file: Path, workers: int = 1, **settings: str) -> Server:
     """Start the service, with no limit of rates; its other settings are the defaults or given."""
     port = free_port()
-    return _start([_COMMAND, "serve"], port, **_settings(file, port=str(port), **settings))
+    command = [_COMMAND, "serve", "--workers", str(workers)]
+    return _start(command, port, **_settings(file, port=str(port), **settings))
 
 
 def serve_textbook(source: Path, file: Path) -> Server:

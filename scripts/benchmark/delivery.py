@@ -16,6 +16,8 @@ from benchmark.generator import http_request, read_response
 from benchmark.operations import ID, PUT_PATH, TICKET
 from benchmark.websocket import PING, PONG, TEXT, frame, read_frame, upgrade_request
 
+DELIVERY: Final = "delivery"
+
 FOLLOW: Final = """
 subscription Follow($ticketId: ID!) {
   ticketActivityChanges(ticketId: $ticketId) {
@@ -62,11 +64,15 @@ class Delivery:
 
 @dataclass(eq=False)
 class Subscriber(asyncio.Protocol):
-    """One WebSocket with one subscription; keeps how long each change took to arrive, in ms."""
+    """One WebSocket with one subscription; keeps how long each change took to arrive, in ms.
+
+    `changes` counts all of them, also those of which that is not known.
+    """
 
     token: str
     ticket_id: str
     latencies: list[float] = field(default_factory=list)
+    changes: int = 0
     is_cut: bool = False
     _is_upgraded: bool = False
     _buffer: bytes = b""
@@ -106,6 +112,7 @@ class Subscriber(asyncio.Protocol):
             self._say({"type": "connection_init", "payload": authorization})
 
     def _take(self, message: bytes) -> None:
+        self.changes += b'"changeType"' in message
         if sent := _SENT_AT.search(message):
             self.latencies.append((time.monotonic_ns() - int(sent[1])) / 1e6)
         elif b'"type":"ping"' in message:
@@ -156,6 +163,7 @@ async def deliver(
 async def open_subscribers(
     port: int, token: str, entries: list[tuple[str, str]], count: int
 ) -> list[Subscriber]:
+    """Follow the tickets of these entries in turn, by so many connections."""
     subscribers = [Subscriber(token, entries[n % len(entries)][1]) for n in range(count)]
     for first in range(0, count, _OPENED_TOGETHER):
         await asyncio.gather(

@@ -114,7 +114,33 @@ def of_service(result: Row) -> list[Row]:
 
 
 def print_result(result: Row) -> None:
-    print(table(rows(result)), *notes(result), *faults(result), sep="\n\n")
+    shown = engine_tables(result) if "engines" in result else [table(rows(result))]
+    print(*shown, *notes(result), *faults(result), sep="\n\n")
+
+
+def engine_tables(result: Row) -> list[str]:
+    """Write what the engines did, and what subscribers cost writes on each."""
+    head = (
+        "| operation | engine | × SQLite | a second | p50 ms | p99 ms | CPU ms |\n"
+        "|---|---|--:|--:|--:|--:|--:|"
+    )
+    lines = [
+        f"| {_TITLES[one['operation']]} | {one['engine']} | **{number(one['of_sqlite'])}** | "
+        + " | ".join(number(one[name]) for name in ("per_second", "p50_ms", "p99_ms", "cpu_ms"))
+        + " |"
+        for one in result["engines"]
+    ]
+    listening = [
+        f"| {one['engine']} | {one['tickets']:,} | **{one['ratio']:.2f}** | "
+        f"{number(one['alone'])} | {number(one['with_subscribers'])} |"
+        for one in result["listening"]
+    ]
+    listening_head = (
+        "| engine | tickets written to | with 100 followed ÷ with none | none, a second | 100 |\n"
+        "|---|--:|--:|--:|--:|"
+    )
+    tables = ((head, lines), (listening_head, listening))
+    return ["\n".join((heading, *found)) for heading, found in tables if found]
 
 
 def faults(result: Row) -> list[str]:
@@ -124,12 +150,19 @@ def faults(result: Row) -> list[str]:
         f"not right, the first: {one['first_bad']}"
         for one in result.get("measurements", [])
         if one["bad"]
+    ] + [
+        f"{one['engine']}, {one.get('operation', 'with subscribers')}: {one['bad']:,} answers were "
+        f"not right: {one.get('first_bad', '')}"
+        for one in (*result.get("engines", []), *result.get("listening", []))
+        if one["bad"]
     ]
 
 
 def is_sound(result: Row) -> bool:
     """Return whether the service gave right answers only, lost no write and no delivery."""
-    all_right = all(one["good"] and not one["bad"] for one in of_service(result))
+    measured = (*of_service(result), *result.get("engines", []))
+    all_right = all(one["good"] and not one["bad"] for one in measured)
+    all_right &= not any(one["bad"] for one in result.get("listening", []))
     missing = result.get("acknowledged", {}).get("missing", 0)
     return all_right and not missing and not result.get("delivery", {}).get("lost", 0)
 

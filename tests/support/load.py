@@ -1,9 +1,9 @@
 """Clients that write and follow at random, and the search for what was lost of it.
 
 They create, put, update and delete on a few hot tickets and some cold ones, and keep what they were
-told. At the end every acknowledged write must be in the history, `seq` without gaps and times in
-order on every ticket, entries as their last change left them, and each subscriber must have been
-told every change once and in order, also if its stream was cut off and resumed.
+told. At the end every acknowledged write must be in the history and none twice, `seq` without gaps
+and times in order on every ticket, entries as their last change left them, and each subscriber must
+have been told every change once and in order, also if its stream was cut off and resumed.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from sqlalchemy import select
 from sqlmodel import Session
 
 from app.activity.cursors import FeedCursors
+from app.activity.state import ChangeType
 from app.store import rows
 from app.store.database import open_database
 from tests.support.live import FEED, FOLLOW
@@ -298,18 +299,21 @@ class Changed(NamedTuple):
     seq: int
     activity_id: UUID
     version: int
+    change_type: ChangeType
     message: str | None
     changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a database holds. Entries are by id: version, message, and when they were deleted."""
+    """What a database holds. Entries are by id: version, message, when they were changed last, and
+    when they were deleted.
+    """
 
     cursors: FeedCursors
     changes: list[Changed]
     last_seqs: dict[UUID, int]
-    entries: dict[UUID, tuple[int, str | None, datetime | None]]
+    entries: dict[UUID, tuple[int, str | None, datetime, datetime | None]]
 
 
 async def stored_in(url: str) -> Stored:
@@ -324,7 +328,7 @@ def _load_stored(session: Session) -> Stored:
     connection = session.connection()
     change, entry, ticket = rows.CHANGE.c, rows.ACTIVITY.c, rows.TICKET.c
     changed = select(*(change[name] for name in Changed._fields))
-    entries = select(entry.id, entry.version, entry.message, entry.deleted_at)
+    entries = select(entry.id, entry.version, entry.message, entry.updated_at, entry.deleted_at)
     return Stored(
         FeedCursors(connection.execute(select(rows.CURSOR_KEY.c.key)).scalar_one()),
         [
@@ -332,7 +336,7 @@ def _load_stored(session: Session) -> Stored:
             for row in connection.execute(changed.order_by(change.ticket_id, change.seq))
         ],
         dict(row._tuple() for row in connection.execute(select(ticket.id, ticket.last_seq))),
-        {id_: tuple(held) for id_, *held in connection.execute(entries)},
+        {id_: (*held,) for id_, *held in connection.execute(entries)},
     )
 
 
@@ -348,12 +352,16 @@ def _wrong_in_database(load: Load, stored: Stored) -> list[str]:
     seqs: dict[UUID, list[int]] = {}
     times: dict[UUID, list[datetime]] = {}
     history: dict[tuple[str, int], str | None] = {}
-    state: dict[UUID, tuple[int, str | None]] = {}
+    state: dict[UUID, tuple[int, str | None, datetime, datetime | None]] = {}
+    written: Counter[str | None] = Counter()
     for row in stored.changes:
         seqs.setdefault(row.ticket_id, []).append(row.seq)
         times.setdefault(row.ticket_id, []).append(row.changed_at)
         history[str(row.activity_id), row.version] = row.message
-        state[row.activity_id] = row.version, row.message
+        is_removal = row.change_type is ChangeType.REMOVED
+        deleted_at = row.changed_at if is_removal else None
+        state[row.activity_id] = row.version, row.message, row.changed_at, deleted_at
+        written[row.message] += not is_removal
     last = stored.last_seqs
     wrong = [f"seq of {id_}" for id_, found in seqs.items() if found != [*range(1, last[id_] + 1)]]
     wrong += [
@@ -362,7 +370,12 @@ def _wrong_in_database(load: Load, stored: Stored) -> list[str]:
         if times[UUID(id_)] != sorted(times[UUID(id_)])
     ]
     wrong += [
-        f"entry {id_}" for id_, (*found, _) in stored.entries.items() if [*state[id_]] != found
+        f"entry {id_}"
+        for id_ in stored.entries.keys() | state.keys()
+        if stored.entries.get(id_) != state.get(id_)
+    ]
+    wrong += [
+        f"written {count} times: {text}" for text, count in written.items() if count > 1 and text
     ]
     wrong += [
         f"acknowledged {id_} at {version}"
