@@ -152,7 +152,8 @@ class SharedCounts:
 
     async def _look_whether_it_is_back(self) -> None:
         failures = self.failures
-        asking = self._ask(self._storage.get(_PROBE))
+        # A server without memory to write would still answer what only reads.
+        asking = self._ask(self._storage.incr(_PROBE, WINDOW_SECONDS, 0))
         if await self._in_time(asking) and self.failures == failures:
             self.is_away = False
             _log.warning("Redis answers again: processes share the counts of rate limits.")
