@@ -6,6 +6,7 @@ mutation: parsing, deciding, and storing on a disk that is synchronised at each 
 
 import argparse
 import asyncio
+import resource
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from app.store.database import open_database
 from app.store.migrate import migrate
 from app.store.tokens import create_token
 
+IMPORTER: Final = UUID(int=1)
 BEGIN: Final = datetime(2020, 1, 1, tzinfo=UTC)
 STEP: Final = timedelta(seconds=60)
 ENTRIES_OF_A_TICKET: Final = 1000
@@ -42,8 +44,13 @@ mutation CreateAll($input: CreateTicketActivitiesInput!) {
 }
 """
 COUNT: Final = """
-query Count($id: ID!, $last: Int) {
-  ticket(id: $id) { activities(last: $last) { totalCount nodes { createdAt actorId } } }
+query Count($id: ID!) {
+  ticket(id: $id) {
+    activities(last: 1) {
+      totalCount
+      nodes { createdAt actorId revisions(first: 2) { nodes { recordedAt recordedBy { id } } } }
+    }
+  }
 }
 """
 
@@ -71,16 +78,28 @@ async def import_entries(file: Path, count: int) -> int:
             headers={"Authorization": f"Bearer {token}"},
         ) as http,
     ):
-        begun = time.perf_counter()
-        tickets = iter([*_tickets(count)])
-        async with asyncio.TaskGroup() as callers:
-            for _ in range(CALLERS):
-                callers.create_task(_import(http, tickets))
-        seconds = time.perf_counter() - begun
-        wrong = [numbers for numbers in _tickets(count) if not await _is_right(http, numbers)]
+        begun, begun_at = time.perf_counter(), format_datetime(utc_now())
+        tickets = _tickets(count)
+        await _import_all(http, tickets[: len(tickets) // 10])
+        early = _peak_mebibytes()
+        await _import_all(http, tickets[len(tickets) // 10 :])
+        seconds, late = time.perf_counter() - begun, _peak_mebibytes()
+        wrong = [numbers for numbers in tickets if not await _is_right(http, numbers, begun_at)]
     print(f"{count:,} entries in {seconds:.1f} s: {count / seconds:,.0f} a second")
-    print(f"{len(wrong)} of {len([*_tickets(count)])} tickets are not as they were imported")
+    print(f"{early:.1f} MiB of memory at most after a tenth of them, {late:.1f} MiB after all")
+    print(f"{len(wrong)} of {len(tickets)} tickets are not as they were imported")
     return 1 if wrong else 0
+
+
+async def _import_all(http: httpx2.AsyncClient, tickets: list[range]) -> None:
+    left = iter(tickets)
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(CALLERS):
+            callers.create_task(_import(http, left))
+
+
+def _peak_mebibytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 async def _prepare(settings: Settings) -> str:
@@ -90,7 +109,7 @@ async def _prepare(settings: Settings) -> str:
     issue = partial(
         create_token,
         name="import",
-        actor_id=UUID(int=1),
+        actor_id=IMPORTER,
         scopes=set(Scope),
         created_at=utc_now(),
         expires_at=None,
@@ -146,11 +165,17 @@ async def _send(http: httpx2.AsyncClient, query: str, **variables: Any) -> Any:
     return document["data"]
 
 
-async def _is_right(http: httpx2.AsyncClient, numbers: range) -> bool:
-    data = await _send(http, COUNT, id=_id(1, numbers.start), last=1)
+async def _is_right(http: httpx2.AsyncClient, numbers: range, begun_at: str) -> bool:
+    """Return whether all are there, and the last one has its own time and when it was imported."""
+    data = await _send(http, COUNT, id=_id(1, numbers.start))
     found = data["ticket"]["activities"]
+    [revision] = found["nodes"][0].pop("revisions")["nodes"]
     last = {"createdAt": _time(numbers[-1]), "actorId": _id(3, numbers[-1] % 50)}
-    return found == {"totalCount": len(numbers) + 1, "nodes": [last]}
+    return (
+        found == {"totalCount": len(numbers) + 1, "nodes": [last]}
+        and begun_at <= revision["recordedAt"] <= format_datetime(utc_now())
+        and revision["recordedBy"]["id"] == str(IMPORTER)
+    )
 
 
 if __name__ == "__main__":

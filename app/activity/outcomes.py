@@ -79,7 +79,7 @@ def added(ticket: Ticket, activity: Activity, viewer: Viewer, now: datetime) -> 
 
 
 def _ticket_after(ticket: Ticket, now: datetime) -> Ticket:
-    return replace(ticket, last_seq=ticket.last_seq + 1, last_changed_at=now)
+    return Ticket(ticket.id, ticket.created_at, ticket.last_seq + 1, now, ticket.merged_into_id)
 
 
 def holds_same(one: Activity | Content, other: Activity | Content) -> bool:

@@ -351,8 +351,8 @@ def given(value: T | UnsetType | None, default: D, *path: str) -> T | D:
 
 def _past(given_: CreateTicketInput | CreateTicketActivityInput) -> Past:
     """Return what an importer says of the past of an entry, which most creations do not."""
-    arguments = (given_.created_at, given_.updated_at, given_.actor_id)
-    if all(argument is strawberry.UNSET for argument in arguments):
+    times_are_absent = given_.created_at is given_.updated_at is strawberry.UNSET
+    if times_are_absent and given_.actor_id is strawberry.UNSET:
         return PRESENT
     return Past(
         created_at=given(given_.created_at, None, "createdAt"),

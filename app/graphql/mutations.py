@@ -7,6 +7,7 @@ from typing import Annotated, Protocol
 
 import strawberry
 
+from app.activity import state
 from app.activity.actors import MAX_ACTORS
 from app.activity.commands import Command
 from app.activity.outcomes import Outcome
@@ -63,7 +64,9 @@ class Mutation:
     ) -> CreateTicketPayload:
         result = await _submit(info, input)
         return CreateTicketPayload(
-            ticket=result.ticket, ticket_activity=result.activity, user_errors=result.errors
+            ticket=Ticket.of(result.ticket),
+            ticket_activity=result.activity,
+            user_errors=result.errors,
         )
 
     @strawberry.field(description="Add an entry to a ticket's timeline. Its actor is the viewer.")
@@ -284,7 +287,7 @@ class _Input(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    ticket: Ticket | None
+    ticket: state.Ticket | None
     activity: TicketActivity | None
     errors: list[UserError]
 
@@ -332,7 +335,7 @@ def _commands(items: Sequence[_Input], now: datetime) -> list[Command | ServiceU
 
 
 def _done(viewer: Viewer, outcome: Outcome) -> _Result:
-    return _Result(Ticket.of(outcome.ticket), TicketActivity.of(outcome.activity, viewer), [])
+    return _Result(outcome.ticket, TicketActivity.of(outcome.activity, viewer), [])
 
 
 def _refused(context: MutationContext, error: ServiceUserError, *place: str | int) -> _Result:

@@ -70,8 +70,9 @@ def _check(value: object, type_: GraphQLInputType, maximum: int, place: str) -> 
     elif isinstance(type_, GraphQLList) and isinstance(value, list):
         if len(value) > maximum:
             raise InvalidInput(f"{place} holds {len(value)} items; the limit is {maximum}.")
-        for index, item in enumerate(value):
-            _check(item, type_.of_type, maximum, f"{place}.{index}")
+        if _may_hold_lists(type_.of_type, frozenset()):
+            for index, item in enumerate(value):
+                _check(item, type_.of_type, maximum, f"{place}.{index}")
     elif isinstance(type_, GraphQLInputObjectType) and isinstance(value, dict):
         for name, field in type_.fields.items():
             if name in value:

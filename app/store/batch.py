@@ -146,7 +146,8 @@ def store_changes(session: Session, changes: Sequence[Change]) -> None:
     tickets = {change.ticket.id: change.ticket for change in changes}.values()
     activities = {change.activity.key: change.activity for change in changes}.values()
     # In the order of the ids: a creation waits for one of another process under the same id.
-    nodes = sorted((id_, change.ticket.id) for change in changes for id_ in change.new_ids)
+    nodes = [(id_, change.ticket.id) for change in changes for id_ in change.new_ids]
+    nodes.sort(key=lambda node: node[0].int)
     new = {id_ for id_, _ in nodes}
     new_tickets = sorted((t for t in tickets if t.id in new), key=attrgetter("id"))
     for write, table, parameters in (

@@ -4,11 +4,22 @@ SQLite runs a statement once for each row. PostgreSQL runs it once, on arrays th
 rows: a message to it costs more than a row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Column, Executable, Table, bindparam, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    Dialect,
+    Executable,
+    Table,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.sql.selectable import TableValuedAlias
 from sqlmodel import Session
 
@@ -23,7 +34,35 @@ def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
     if _has_arrays(session):
         _execute(session, _insert_from_arrays(table, tuple(rows[0])), _arrays(rows))
     else:
-        _execute(session, _insert(table), rows)
+        _insert_each(session, table, rows)
+
+
+def _insert_each(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run the statement for each row. SQLAlchemy does the same, in twice the time."""
+    connection = session.connection()
+    statement, converters = _insert(table, tuple(rows[0]), connection.dialect)
+    parameters = [
+        tuple(
+            [row[name] if convert is None else convert(row[name]) for name, convert in converters]
+        )
+        for row in rows
+    ]
+    connection.exec_driver_sql(statement, parameters)
+
+
+@cache
+def _insert(
+    table: Table, names: Sequence[str], dialect: Dialect
+) -> tuple[str, Sequence[tuple[str, Callable[[Any], Any] | None]]]:
+    """Return a statement for the driver, and in its order the members of a row.
+
+    Each has the function that turns a value into one for the driver, if the type has one.
+    """
+    compiled = insert(table).compile(dialect=dialect, column_keys=list(names))
+    order = compiled.positiontup or ()
+    types = [table.c[name].type.dialect_impl(dialect) for name in order]
+    converters = [type_.bind_processor(dialect) for type_ in types]
+    return str(compiled), list(zip(order, converters, strict=True))
 
 
 def update_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -48,11 +87,6 @@ def _arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _execute(session: Session, statement: Executable, parameters: Any) -> None:
     session.exec(statement, params=parameters)  # type: ignore[call-overload]
-
-
-@cache
-def _insert(table: Table) -> Executable:
-    return insert(table)
 
 
 @cache

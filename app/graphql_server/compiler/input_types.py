@@ -54,7 +54,12 @@ class InputTypes:
             self._entered.add(type_.name)
             try:
                 fields = {
-                    name: _Field(field, field.out_name or name, self.coerce(field.type))
+                    name: _Field(
+                        field,
+                        field.out_name or name,
+                        self.coerce(field.type),
+                        coerce_default_value(field) is not Undefined,
+                    )
                     for name, field in type_.fields.items()
                 }
             finally:
@@ -103,10 +108,7 @@ class _Field(NamedTuple):
     definition: GraphQLInputField
     out_name: str
     coerce: Coerce
-
-    def read(self, value: Any) -> Any:
-        """Coerce the value; Undefined asks for the default."""
-        return coerce_default_value(self.definition) if value is Undefined else self.coerce(value)
+    has_default: bool
 
 
 def _object(type_: GraphQLInputObjectType, fields: dict[str, _Field]) -> Coerce:
@@ -116,13 +118,14 @@ def _object(type_: GraphQLInputObjectType, fields: dict[str, _Field]) -> Coerce:
         if not isinstance(value, dict) or not required <= value.keys() <= fields.keys():
             return Undefined
         coerced: dict[str, Any] = {}
-        for name, field in fields.items():
+        for name, (definition, out_name, coerce, has_default) in fields.items():
             given = value.get(name, Undefined)
-            result = field.read(given)
-            if result is not Undefined:
-                coerced[field.out_name] = result
-            elif given is not Undefined:
-                return Undefined
+            if given is not Undefined:
+                coerced[out_name] = result = coerce(given)
+                if result is Undefined:
+                    return Undefined
+            elif has_default:
+                coerced[out_name] = coerce_default_value(definition)
         if type_.is_one_of and not _is_one(value, coerced):
             return Undefined
         return type_.out_type(coerced)
