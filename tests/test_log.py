@@ -282,7 +282,7 @@ def test_a_start_that_fails_ends_though_nobody_reads_why(tmp_path: Path, full: P
     with socket.create_server(("127.0.0.1", 0)) as taken, full.open("a") as log:
         settings = environment(tmp_path / "x.db", metrics_port=str(taken.getsockname()[1]))
         command = [str(ROOT / ".venv/bin/ticket-activity"), "serve"]
-        ended = subprocess.run(command, env=settings, stderr=log, timeout=30, check=False)
+        ended = subprocess.run(command, env=settings, stderr=log, timeout=120, check=False)
 
     assert ended.returncode == 1
 

@@ -102,7 +102,7 @@ class Stage:
 
     def run(self, command: Sequence[str], **options: Any) -> str:
         popen = self.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
-        printed, _ = popen.communicate(timeout=60)
+        printed, _ = popen.communicate(timeout=120)
         assert popen.returncode == 0, printed
         return printed
 
