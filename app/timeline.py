@@ -260,16 +260,23 @@ class Timeline:
         await self._prepare(viewer, [command])
         return await self.writer.submit(viewer, command, step)
 
-    async def upsert_actors(self, viewer: Viewer, updates: Sequence[ActorUpdate]) -> list[Actor]:
-        """Set names and pictures of actors, all or none; return the actors after that.
+    async def upsert_actors(
+        self, viewer: Viewer, updates: Sequence[ActorUpdate], step: Step | None = None
+    ) -> list[Actor]:
+        """Set names and pictures of actors, all or none, once if it is a step. Return the actors.
 
-        Raises Forbidden, InvalidInput, Busy, StorageFull, StorageUnwritable and WriteInDoubt.
+        Raises Forbidden, InvalidInput, Busy, StorageFull, StorageUnwritable, WriteInDoubt and
+        IdempotencyKeyReused.
         """
         policy.require_read(viewer)
         policy.require_name_actors(viewer)
         check_actors(updates)
-        now = self.clock()
-        return await self.writer.run_chore(partial(upsert_actors, updates=updates, now=now))
+        upsert = partial(upsert_actors, now=self.clock())
+        work = partial(upsert, updates=updates)
+        if step is None:
+            return await self.writer.run_chore(work)
+        nothing = [ActorUpdate(update.id) for update in updates]
+        return await self.writer.run_step(step, work, partial(upsert, updates=nothing))
 
     async def keyed_request(self, viewer: Viewer, key: str, *request: object) -> KeyedRequest:
         """Return a request with an idempotency key, given as JSON values.

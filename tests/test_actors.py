@@ -1,5 +1,6 @@
 """Actors with names: where the names come from, and where they are shown."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ from tests.support.identity import Provider, provider, seconds
 from tests.support.service import JSON, Client, Clock, Service, start
 from tests.support.statements import statements
 from tests.test_delete import delete
+from tests.test_idempotency import lose_answers, post
 from tests.test_identity_tokens import accepting, client_of
 
 ACTOR = "{ id name avatarUrl }"
@@ -198,6 +200,33 @@ async def test_naming_needs_the_scopes_to_moderate_and_to_read(
     assert payload["actors"] is None
     [error] = payload["userErrors"]
     assert (error["code"], error["reasons"]) == ("FORBIDDEN", ["MISSING_SCOPE"])
+
+
+async def test_under_an_idempotency_key_actors_are_named_once(
+    service: Service, author: Client, moderator: Client
+) -> None:
+    await post(moderator, "k", UPSERT, input={"actors": [actor(author, "Ada", PICTURE)]})
+    await name(moderator, {"id": str(author.actor_id), "name": "Ada King"})
+    await lose_answers(service)
+
+    again = await post(moderator, "k", UPSERT, input={"actors": [actor(author, "Ada", PICTURE)]})
+
+    payload = again.json()["data"]["upsertActors"]
+    assert payload == {"actors": [actor(author, "Ada King", PICTURE)], "userErrors": []}
+
+
+async def test_of_two_requests_at_once_that_name_actors_under_a_key_one_is_refused(
+    author: Client, moderator: Client
+) -> None:
+    answers = await asyncio.gather(
+        *(
+            post(moderator, "k", UPSERT, input={"actors": [actor(author, f"{number}")]})
+            for number in range(5)
+        )
+    )
+
+    refused = sorted("IDEMPOTENCY_KEY_REUSED" in answer.text for answer in answers)
+    assert refused == [False, True, True, True, True]
 
 
 # Tokens of an identity provider

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 from strawberry.dataloader import DataLoader
 
+from app.activity.actors import Actor, ActorUpdate
 from app.activity.commands import Command
 from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.outcomes import Outcome
@@ -170,6 +171,10 @@ class MutationContext(Context):
         """Let the log have the code of the first error that a payload tells as data."""
         self._code = self._code or error.code
         note(self._scope, "code", self._code)
+
+    async def upsert_actors(self, updates: Sequence[ActorUpdate]) -> list[Actor]:
+        """Set names and pictures of actors; return the actors after that."""
+        return await self.timeline.upsert_actors(self.viewer, updates, self._next_step())
 
     def _note_written(self, outcomes: Sequence[Outcome]) -> None:
         """Keep the tickets as they were written. The last outcome of a ticket is the newest."""

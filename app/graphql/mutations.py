@@ -169,7 +169,7 @@ class Mutation:
     ) -> UpsertActorsPayload:
         context = info.context
         try:
-            actors = await context.timeline.upsert_actors(context.viewer, input.updates())
+            actors = await context.upsert_actors(input.updates())
         except ServiceUserError as error:
             return UpsertActorsPayload(actors=None, user_errors=[_user_error(context, error)])
         return UpsertActorsPayload(actors=[Actor.of(actor) for actor in actors], user_errors=[])

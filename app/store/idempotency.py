@@ -121,6 +121,21 @@ class Keys:
                 step.answer = self._keep_answer(row, step.answer_of(verdict))
         return verdict
 
+    def begin(self, step: Step) -> bool:
+        """Note that a step that is no command is carried out. Return False if it was before.
+
+        Raises IdempotencyKeyReused.
+        """
+        row = self.rows[step.request.owner, step.request.key]
+        if row.fingerprint != step.request.fingerprint:
+            raise IdempotencyKeyReused
+        number = str(step.number)
+        is_new = number not in row.verdicts
+        if is_new:
+            row.verdicts[number] = {"isDone": True}
+            row.is_changed = True
+        return is_new
+
     def store(self) -> None:
         """Write what is new in the rows."""
         changed = [_update(name, row) for name, row in self.rows.items() if row.is_changed]

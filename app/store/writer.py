@@ -26,7 +26,7 @@ from app.activity.input_limits import InputLimits
 from app.activity.outcomes import Outcome
 from app.activity.state import Change, State
 from app.auth import Viewer
-from app.errors import Busy, WriteInDoubt
+from app.errors import Busy, IdempotencyKeyReused, WriteInDoubt
 from app.log import events, now
 from app.measures import SECONDS, SIZES, Histogram
 from app.store.batch import load_state, store_changes, wait_shortly
@@ -155,6 +155,28 @@ class Writer:
         answer.add_done_callback(partial(_log_failure, name))
         self._chores.append(Chore(answer, work))
         self._wake.set()
+
+    async def run_step(
+        self, step: Step, work: Callable[[Session], T], again: Callable[[Session], T]
+    ) -> T:
+        """As `run_chore`, for a step of a request with an idempotency key.
+
+        Where it was carried out before, `again` runs instead. Raises IdempotencyKeyReused too.
+        """
+
+        def once(session: Session) -> T | IdempotencyKeyReused:
+            keys = self._claim(session, [step.request])
+            try:
+                is_new = keys.begin(step)
+            except IdempotencyKeyReused as error:
+                return error  # raised here, it would fail the work of others
+            keys.store()
+            return work(session) if is_new else again(session)
+
+        result = await self.run_chore(once)
+        if isinstance(result, IdempotencyKeyReused):
+            raise result
+        return result
 
     async def keep_answer(self, request: KeyedRequest, answer: Answer) -> Answer:
         """Keep the answer to a request, unless there is one; return the one that is kept."""
