@@ -191,6 +191,31 @@ async def test_an_account_is_kept_while_its_requests_are_in_work(
         assert {*turns._accounts} == {LIGHT, HEAVY}
 
 
+async def test_only_so_many_accounts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "_MAX_ACCOUNTS", 2)
+    turns = Turns(1000)
+    async with in_work(turns, LIGHT):
+        for number in range(10):
+            turns.charge(f"{number}", 1)
+        assert LIGHT in turns._accounts
+        assert len(turns._accounts) <= 3
+        assert turns._total == pytest.approx(len(turns._accounts) - 1, abs=0.01)
+
+
+async def test_nothing_goes_on_when_nobody_waits_any_longer() -> None:
+    turns = Turns(1000)
+    turns.charge(HEAVY, 0.5)
+    async with in_work(turns, LIGHT):
+        waiting = asyncio.create_task(turns.run(HEAVY, use(0)))
+        await settled()
+        assert turns._timer
+    await waiting
+    async with asyncio.timeout(10):
+        while turns._timer:
+            await asyncio.sleep(0.001)
+    assert not turns._waiting
+
+
 async def test_who_waits_too_long_is_busy_and_leaves_nothing_behind() -> None:
     turns = Turns(0.001)
     turns.charge(HEAVY, 0.5)
