@@ -134,13 +134,15 @@ class Turns:
         return account
 
     def _drop_oldest(self) -> None:
-        if len(self._accounts) <= _MAX_ACCOUNTS:
-            return
-        token_id, oldest = self._accounts.popitem(last=False)
-        if oldest.is_present or oldest.waiting:
-            self._accounts[token_id] = oldest
-        else:
-            self._total -= oldest.used
+        """Drop accounts beyond the most that are kept, but for those in use."""
+        tries = 2 * (len(self._accounts) - _MAX_ACCOUNTS)
+        while tries > 0 and len(self._accounts) > _MAX_ACCOUNTS:
+            tries -= 1
+            token_id, oldest = self._accounts.popitem(last=False)
+            if oldest.is_present or oldest.waiting:
+                self._accounts[token_id] = oldest
+            else:
+                self._total -= oldest.used
 
     def _may_begin(self, account: _Account) -> bool:
         """Whether the token is alone, has used no more than its share, or its request is short."""
