@@ -15,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine as SqlEngine
-from sqlalchemy import event, literal, select, text
+from sqlalchemy import event, literal, make_url, select, text
 from sqlmodel import Session
 
 from app.activity.commands import CreateActivity, CreateTicket, RedactActivity, UpdateActivity
@@ -28,6 +28,7 @@ from app.errors import Busy, ServiceError, WriteInDoubt
 from app.main import create_timeline, running
 from app.settings import Settings
 from app.store.database import open_database
+from app.store.errors import DatabaseUnusable
 from app.store.migrate import migrate, require_current
 from app.store.text_search import holds_words
 from app.timeline import Timeline
@@ -376,6 +377,70 @@ async def test_without_the_server_everything_is_busy_and_with_it_everything_work
 
         await recovered(timeline, ticket)
         assert await messages(timeline) == ["kept"]
+
+
+async def test_a_standby_is_not_used(server: StartedServer) -> None:
+    """As after a failover, where the address still leads to what was the primary."""
+    database = open_database(server.url)
+    await migrate(database)
+    await database.close()
+    ticket = a_ticket()
+    signal_file = server.data / "standby.signal"
+    async with process(Settings(database_url=server.url)) as timeline:
+        await timeline.submit(ADA, ticket)
+
+        server.stop(signal.SIGQUIT)
+        signal_file.touch()
+        server.start()
+        with pytest.raises(Busy):
+            await timeline.submit(ADA, a_comment(ticket, "lost"))
+        with pytest.raises(Busy):
+            await timeline.read(ADA, lambda view: view.load_tickets([ticket.ticket_id]))
+        with pytest.raises(DatabaseUnusable, match=r"cannot be reached: the server is a standby\."):
+            await timeline.reader.database.require_usable(0, print)
+
+        server.stop(signal.SIGQUIT)
+        signal_file.unlink()
+        server.start()
+        await recovered(timeline, ticket)
+        assert await messages(timeline) == ["kept"]
+
+
+async def test_without_a_free_connection_all_is_busy_and_then_all_goes_on(
+    settings: Settings, engine: PostgresqlEngine
+) -> None:
+    role = "service_without_connections"
+    for statement in (
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+    ):
+        engine.server.execute(statement, settings.database_url)
+    address = make_url(settings.database_url).set(username=role)
+    url = address.render_as_string(hide_password=False)
+    try:
+        async with start(settings.model_copy(update={"database_url": url})) as service:
+            author = await service.client()
+            entry = await author.create_activity(await author.create_ticket(), message="before")
+            place = entry["ticketId"], entry["id"]
+            engine.server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+            engine.server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE usename = 'service_without_connections'"
+            )
+
+            busy = await author.put(*place, {"message": "lost"})
+            engine.server.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+
+            assert (busy.status_code, busy.json()["code"]) == (503, "BUSY")
+            assert busy.headers["Retry-After"] == "1"
+            async with asyncio.timeout(10):
+                answer = busy
+                while answer.status_code != 200:
+                    answer = await author.put(*place, {"message": "after"})
+            assert answer.headers["ETag"] == '"2"'
+    finally:
+        engine.server.execute(f"DROP OWNED BY {role}", settings.database_url)
+        engine.server.execute(f"DROP ROLE {role}")
 
 
 async def recovered(timeline: Timeline, ticket: CreateTicket) -> None:

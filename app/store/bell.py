@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
-
 from app.store.engine import WaitForCommits
+from app.store.postgresql_driver import CONNECTION_ERRORS
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Bell:
             await self._task
         if self._connection:
             # Its server may be away; then the connection ends with this process.
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*CONNECTION_ERRORS):
                 await self._connection.close(timeout=1)
 
     async def _ring(self) -> None:
@@ -65,7 +64,7 @@ class Bell:
                 changed, self._changed = self._changed, set()
                 await self._notify(changed)
                 await asyncio.sleep(max(0, begun_at + RING_SECONDS - time.monotonic()))
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except CONNECTION_ERRORS as error:
             _log.warning("The bell of the feed did not ring; others poll: %s", error)
             self._changed.clear()
             if self._connection:

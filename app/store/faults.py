@@ -4,7 +4,7 @@ import sqlite3
 from enum import Enum, auto
 from typing import Final
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError
 
 from app.errors import Busy, StorageFull, StorageUnwritable
 
@@ -61,8 +61,9 @@ def fault_of(error: BaseException | None) -> Fault | None:
     sqlstate = getattr(error.orig, "sqlstate", "") or ""
     if error.connection_invalidated or sqlstate.startswith(_CONNECTION_EXCEPTIONS):
         return Fault.LOST
-    if isinstance(error, InterfaceError) and hasattr(error.orig, "sqlstate"):
-        return Fault.LOST  # asyncpg itself: the connection is closed
+    is_of_driver = isinstance(error, InterfaceError | InternalError) and not sqlstate
+    if is_of_driver and hasattr(error.orig, "sqlstate"):
+        return Fault.LOST  # asyncpg itself: the connection is closed, or just being closed
     return _SQLSTATES.get(sqlstate)
 
 

@@ -19,6 +19,16 @@ _CLOSE_SECONDS: Final = 2
 """How long a connection that failed may take to end its transaction, or to close."""
 
 
+CONNECTION_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server is just ending the connection
+)
+"""What is raised where a connection is lost, or none can be had."""
+
+
 class _Transaction:
     """What SQLAlchemy asks of a transaction of asyncpg, begun with a text of ours."""
 
@@ -43,8 +53,11 @@ class _Transaction:
         try:
             return await answer
         except TimeoutError:
-            self._connection.terminate()
-            raise asyncpg.ConnectionFailureError("the server does not answer") from None
+            reason = "the server does not answer"
+        except asyncpg.InternalClientError as error:  # the server is just ending the connection
+            reason = str(error)
+        self._connection.terminate()
+        raise asyncpg.ConnectionFailureError(reason)
 
 
 class Driver(asyncpg.Connection):  # type: ignore[misc]
@@ -59,22 +72,27 @@ class Driver(asyncpg.Connection):  # type: ignore[misc]
         """Close the connection, whatever state it is in."""
         try:
             await self.close(timeout=_CLOSE_SECONDS)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except CONNECTION_ERRORS:
             self.terminate()
 
 
 async def connect(url: str, options: PostgresqlOptions, seconds: float | None) -> Driver:
     """Open a connection whose statements must be answered within so many seconds, if any.
 
-    Raises OSError, TimeoutError and what asyncpg raises.
+    Not to a standby, which after a failover may answer where the primary did: a client could not
+    read there what it wrote. Raises OSError, TimeoutError and what asyncpg raises.
     """
-    connection: Driver = await asyncpg.connect(
-        url.replace("postgresql+asyncpg", "postgresql", 1),
-        connection_class=Driver,
-        timeout=options.connect_seconds,
-        command_timeout=seconds,
-        statement_cache_size=0 if options.is_pooled else 100,
-        server_settings={"application_name": "ticket-activity"},
-    )
+    try:
+        connection: Driver = await asyncpg.connect(
+            url.replace("postgresql+asyncpg", "postgresql", 1),
+            connection_class=Driver,
+            timeout=options.connect_seconds,
+            command_timeout=seconds,
+            target_session_attrs="primary",
+            statement_cache_size=0 if options.is_pooled else 100,
+            server_settings={"application_name": "ticket-activity"},
+        )
+    except asyncpg.TargetServerAttributeNotMatched:
+        raise ConnectionError("the server is a standby") from None
     connection.answer_seconds = options.answer_seconds
     return connection

@@ -1,0 +1,98 @@
+"""Two processes on one database decide as one would: of two that race, one wins and both know."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.auth import Scope
+from app.settings import Settings
+from tests.support.service import (
+    CREATE_ACTIVITY,
+    CREATE_TICKET,
+    MERGE,
+    UPDATE,
+    Client,
+    start,
+)
+
+
+@pytest.fixture
+async def clients(settings: Settings) -> AsyncIterator[list[Client]]:
+    """One actor with one token, as a client of each process."""
+    async with start(settings) as one, start(settings) as other:
+        here = await one.client(*Scope)
+        yield [here, Client(other.http, here.actor_id, here.token)]
+
+
+def code_of(payload: Any) -> str:
+    return payload["userErrors"][0]["code"] if payload["userErrors"] else "ok"
+
+
+async def test_of_updates_from_one_version_one_succeeds(clients: list[Client]) -> None:
+    here = clients[0]
+    entry = await here.create_activity(await here.create_ticket(), message="0")
+    for version in range(1, 9):
+        payloads = await asyncio.gather(
+            *(
+                client.mutate(
+                    UPDATE,
+                    ticketId=entry["ticketId"],
+                    activityId=entry["id"],
+                    message=f"{version} {number}",
+                    expectedVersion=version,
+                )
+                for number, client in enumerate(clients * 2)
+            )
+        )
+        codes = Counter(map(code_of, payloads))
+        assert codes == {"ok": 1, "VERSION_CONFLICT": 3}
+        [written] = [p["ticketActivity"]["message"] for p in payloads if not p["userErrors"]]
+        found = await clients[1].find(entry["ticketId"], entry["id"])
+        assert found
+        assert (found["version"], found["message"]) == (version + 1, written)
+
+
+async def test_of_creations_under_one_id_one_succeeds_unless_they_are_the_same(
+    clients: list[Client],
+) -> None:
+    here = clients[0]
+    ticket_id = await here.create_ticket()
+    for _ in range(6):
+        same, contested = str(uuid4()), str(uuid4())
+
+        def create(client: Client, id_: str, message: str) -> Any:
+            return client.mutate(
+                CREATE_ACTIVITY,
+                ticketId=ticket_id,
+                activityType="COMMENT",
+                id=id_,
+                message=message,
+            )
+
+        payloads = await asyncio.gather(
+            *(create(client, same, "same") for client in clients * 2),
+            *(create(client, contested, f"{n}") for n, client in enumerate(clients * 2)),
+            *(client.mutate(CREATE_TICKET, id=str(contested)) for client in clients),
+        )
+        assert [code_of(payload) for payload in payloads[:4]] == ["ok"] * 4
+        assert Counter(map(code_of, payloads[4:8])) in (
+            {"ok": 1, "ID_TAKEN": 3},
+            {"ID_TAKEN": 4},
+        )
+
+
+async def test_of_merges_in_both_directions_one_succeeds(clients: list[Client]) -> None:
+    here = clients[0]
+    for _ in range(6):
+        first, second = await here.create_ticket(), await here.create_ticket()
+        payloads = await asyncio.gather(
+            clients[0].mutate(MERGE, sourceId=first, targetId=second),
+            clients[1].mutate(MERGE, sourceId=second, targetId=first),
+        )
+        assert Counter(code_of(payload) == "ok" for payload in payloads) == {True: 1, False: 1}, (
+            payloads
+        )
