@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -41,7 +40,12 @@ async def kill(options: Options, folder: Path, *, workers: int) -> Found:
     """
     chance = random.Random()  # noqa: S311
     file, port, log = folder / "tickets.db", str(free_port()), folder / "log"
-    process = serve(file, workers, port=port, log=log)
+
+    def start() -> Process:
+        # In a process group of its own, which is killed as one.
+        return serve(file, workers, within=["setsid"], port=port, log=log)
+
+    process = start()
     seconds: list[float] = []
     try:
         async with under_load([process.origin], process.token, options.clients) as load:
@@ -53,7 +57,7 @@ async def kill(options: Options, folder: Path, *, workers: int) -> Found:
                     await asyncio.sleep(chance.uniform(0, 0.5))
                 kill_all(process)
                 began = time.monotonic()
-                process = await asyncio.to_thread(serve, file, workers, port=port, log=log)
+                process = await asyncio.to_thread(start)
                 await wait_until_served(load)
                 seconds.append(time.monotonic() - began)
             wrong = await load.finish(url_of(file))
@@ -70,12 +74,8 @@ async def kill(options: Options, folder: Path, *, workers: int) -> Found:
 
 
 def kill_all(process: Process) -> None:
-    """Kill the service and its workers so that none can finish anything."""
-    workers = process.workers
-    process.popen.kill()
-    for pid in workers:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    """Kill the service and its workers at once, so that none can finish anything."""
+    os.killpg(process.popen.pid, signal.SIGKILL)
     process.popen.wait()
     if process.popen.stdout:
         process.popen.stdout.close()

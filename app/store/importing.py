@@ -23,20 +23,13 @@ from app.store import rows
 from app.store.bulk import insert_rows
 from app.store.copying import Told
 from app.store.engine import Database
-from app.store.lines import (
-    KINDS,
-    LINES,
-    ChangeLine,
-    EndLine,
-    EntryLine,
-    HeaderLine,
-    Line,
-    MergeLine,
-)
+from app.store.inserting import OWNERS, NotAllNew, Numbered, insert_new
+from app.store.lines import KINDS, LINES, Values
 from app.store.parameters import are_among, is_among
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
-_BATCH: Final = 1000
+_BATCH_LINES: Final = 5000
+_BATCH_BYTES: Final = 8 * 1024 * 1024
 
 Keyed = dict[tuple[Any, ...], Mapping[str, Any]]
 
@@ -54,18 +47,20 @@ Refused = Callable[[LineWrong], None]
 
 @dataclass(slots=True)
 class _Batch:
-    """Lines that are stored in one transaction: rows by kind, each with the number of its line."""
+    """Lines that are stored in one transaction, by kind, each with its number."""
 
-    rows: dict[str, list[tuple[int, dict[str, Any]]]] = field(default_factory=dict)
-    merges: list[tuple[int, MergeLine]] = field(default_factory=list)
+    lines: dict[str, list[Numbered]] = field(default_factory=dict)
+    count: int = 0
     size: int = 0
 
-    def add(self, number: int, line: Line) -> None:
-        self.size += 1
-        if isinstance(line, MergeLine):
-            self.merges.append((number, line))
-        else:
-            self.rows.setdefault(line.kind, []).append((number, KINDS[line.kind].row(line)))
+    def add(self, number: int, line: Values, size: int) -> None:
+        self.lines.setdefault(line["kind"], []).append((number, line))
+        self.count += 1
+        self.size += size
+
+    @property
+    def is_full(self) -> bool:
+        return self.count >= _BATCH_LINES or self.size >= _BATCH_BYTES
 
 
 @dataclass(slots=True)
@@ -79,7 +74,7 @@ class Importer:
     counts: Counter[str] = field(default_factory=Counter)
     _number: int = 0
     _batch: _Batch = field(default_factory=_Batch)
-    _end: EndLine | None = None
+    _end: Values | None = None
 
     async def read(self, file: BinaryIO, size: int) -> None:
         """Import all lines. Raises LineWrong if `refuse` does, with everything before it stored."""
@@ -88,7 +83,7 @@ class Importer:
             for text in iter(partial(file.readline, MAX_LINE_BYTES), b""):
                 done += len(text)
                 self._take(text)
-                if self._batch.size >= _BATCH:
+                if self._batch.is_full:
                     await self._flush()
                     self.tell("read", done, size)
         finally:
@@ -104,48 +99,57 @@ class Importer:
         except LineWrong as error:
             self.refuse(error)
             return
-        if isinstance(line, EndLine):
+        kind = line["kind"]
+        if kind == "end":
             self._end = line
-        elif not isinstance(line, HeaderLine):
-            self.counts[line.kind] += 1
-            self._batch.add(self._number, line)
+        elif kind != "header":
+            self.counts[kind] += 1
+            self._batch.add(self._number, line, len(text))
 
-    def _parse(self, text: bytes) -> Line:
+    def _parse(self, text: bytes) -> Values:
         if len(text) == MAX_LINE_BYTES and not text.endswith(b"\n"):
             raise LineWrong(self._number, f"it is longer than {MAX_LINE_BYTES} bytes")
         if self._end:
             raise LineWrong(self._number, "it comes after the end line")
         try:
             line = LINES.validate_json(text)
-            if isinstance(line, EntryLine | ChangeLine):
-                check_message(line.message, self.limits)
-                check_json_object(line.metadata, self.limits, "metadata")
+            if line["kind"] == "entry" or line["kind"] == "change":
+                check_message(line["message"], self.limits)
+                check_json_object(line["metadata"], self.limits, "metadata")
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "the line"
             raise LineWrong(self._number, f"{place}: {first['msg']}") from None
         except InvalidInput as error:
             raise LineWrong(self._number, error.message) from None
-        if (self._number == 1) != isinstance(line, HeaderLine):
+        if (self._number == 1) != (line["kind"] == "header"):
             raise LineWrong(self._number, "the first line, and no other, is the header")
         return line
 
     async def _flush(self) -> None:
         batch, self._batch = self._batch, _Batch()
-        if not batch.size:
+        if not batch.count:
             return
         try:
-            wrong = await self.database.write(partial(_store, batch))
+            wrong = await self._store(batch)
         except IntegrityError:
-            message = "a row of the last thousand lines contradicts the database"
+            message = f"a row of the last {batch.count} lines contradicts the database"
             raise LineWrong(self._number, message) from None
         for error in wrong:
             self.refuse(error)
 
+    async def _store(self, batch: _Batch) -> list[LineWrong]:
+        """Store a batch in one transaction, and return the lines that contradict what is there."""
+        try:
+            await self.database.write(partial(insert_new, batch.lines))
+        except NotAllNew:
+            return await self.database.write(partial(_store, batch))
+        return []
+
     def _require_whole(self) -> None:
         if self._end is None:
             raise LineWrong(self._number, "the file is cut off: it has no end line")
-        expected = {name: count for name, count in self._end.counts.items() if count}
+        expected = {name: count for name, count in self._end["counts"].items() if count}
         if expected != dict(self.counts):
             raise LineWrong(
                 self._number, f"the end line counts {expected}; the file has {dict(self.counts)}"
@@ -189,12 +193,13 @@ _CONTRADICTIONS: Final = {
 
 
 def _store(batch: _Batch, session: Session) -> list[LineWrong]:
-    """Store a batch, and return the lines that contradict what is there."""
+    """Store the lines of a batch that are not there yet, and return those that contradict it."""
     wrong: list[LineWrong] = []
     for name in KINDS:
-        if given := batch.rows.get(name):
-            wrong += _store_rows(session, name, given)
-    for number, merge in batch.merges:
+        if given := batch.lines.get(name):
+            read = [(number, KINDS[name].row(line)) for number, line in given]
+            wrong += _store_rows(session, name, read)
+    for number, merge in batch.lines.get("merge", ()):
         if not _merge(session, merge):
             wrong.append(LineWrong(number, "one of its tickets is not there"))
     return wrong
@@ -221,17 +226,13 @@ def _store_rows(
             there[key] = row
             new.append(row)
     insert_rows(session, table, new)
-    if name in _OWNERS:
+    if name in OWNERS:
         insert_rows(session, rows.NODE, [_node(name, row) for row in new])
     return wrong
 
 
-_OWNERS: Final = {"ticket": "id", "entry": "ticket_id"}
-"""The kinds whose ids no two objects share, with the member that names the ticket."""
-
-
 def _node(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": row["id"], "ticket_id": row[_OWNERS[name]]}
+    return {"id": row["id"], "ticket_id": row[OWNERS[name]]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,7 @@ class _Place:
     @classmethod
     def of(cls, session: Session, name: str, given: Sequence[Mapping[str, Any]]) -> "_Place":
         taken: set[UUID] = set()
-        if name in _OWNERS:
+        if name in OWNERS:
             taken = {id_ for (id_,) in _existing_keys(session, rows.NODE, given)}
         parents = {_parent(name, row) for row in given if name in _PARENTS}
         if not parents:
@@ -256,11 +257,11 @@ class _Place:
 
     def mistake(self, row: Mapping[str, Any]) -> str | None:
         """Return why the row may not be inserted. The id of one that may is taken then."""
-        if self.name in _OWNERS and row["id"] in self.taken:
+        if self.name in OWNERS and row["id"] in self.taken:
             return "its id is in use already"
         if self.name in _PARENTS and _parent(self.name, row) not in self.parents:
             return f"its {'ticket' if self.name == 'entry' else 'entry'} is not there"
-        if self.name in _OWNERS:
+        if self.name in OWNERS:
             self.taken.add(row["id"])
         return None
 
@@ -276,9 +277,9 @@ def _parent(name: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
     return (row["ticket_id"],) if name == "entry" else (row["ticket_id"], row["activity_id"])
 
 
-def _merge(session: Session, merge: MergeLine) -> bool:
+def _merge(session: Session, merge: Values) -> bool:
     """Note what a ticket is merged into. Return False where one of them is not there."""
-    source, target = UUID(merge.ticket_id), UUID(merge.merged_into_id)
+    source, target = UUID(merge["ticket_id"]), UUID(merge["merged_into_id"])
     there = _existing_keys(session, rows.TICKET, [{"id": source}, {"id": target}])
     if (source,) not in there or (target,) not in there:
         return False
