@@ -27,7 +27,7 @@ from app.environment import OperatorError, read_settings
 from app.erasure import erase_actor
 from app.errors import InvalidInput
 from app.graphql.schema import print_schema
-from app.log import configure_log
+from app.log import configure_log, flush_log
 from app.main import create_app, create_timeline, open_settings_database, running
 from app.server.listener import (
     exposure,
@@ -75,6 +75,7 @@ def serve(options: argparse.Namespace) -> None:
         prepare = _prepare_database if settings.migrate_at_start else _check_database
         asyncio.run(prepare(settings))
         tokens = asyncio.run(_prepare_demo(settings)) if options.demo else []
+        flush_log()
         origin = origin_of(listener, settings)
         warnings = [*exposure(listener, settings, has_demo=bool(tokens))]
 

@@ -22,6 +22,7 @@ class LineWriter:
         self._waiting = bytearray()
         self._untold = 0
         self._is_writing = False
+        self._is_stuck = False
         self._thread: Thread | None = None
 
     def start(self, max_bytes: int) -> None:
@@ -41,12 +42,18 @@ class LineWriter:
                 self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all is written, but not longer. Return whether more can be written."""
+        """Wait until all is written, but not longer. Return whether more can be written.
+
+        Where that was in vain, the next call does not wait.
+        """
+        patience = 0 if self._is_stuck else seconds
         with self._changed:
             is_done = self._changed.wait_for(
-                lambda: not (self._waiting or self._is_writing), seconds
+                lambda: not (self._waiting or self._is_writing), patience
             )
-        return is_done and bool(select.select((), (self._descriptor,), (), seconds)[1])
+        is_done = is_done and bool(select.select((), (self._descriptor,), (), patience)[1])
+        self._is_stuck = not is_done
+        return is_done
 
     def _run(self) -> None:
         while True:
@@ -64,7 +71,7 @@ class LineWriter:
     def _write_all(self, lines: bytearray) -> None:
         while lines:
             try:
-                del lines[: os.write(self._descriptor, lines)]
+                del lines[: os.write(self._descriptor, lines[: _whole_lines(lines)])]
             except BlockingIOError:  # whoever shares the descriptor made it non-blocking
                 select.select((), (self._descriptor,), ())
             except OSError:
@@ -76,3 +83,12 @@ class LineWriter:
         count = lines.count(b"\n")
         self.dropped += count
         self._untold += count
+
+
+def _whole_lines(lines: bytearray) -> int:
+    """Return the length of as many lines as other processes cannot write theirs between.
+
+    Up to PIPE_BUF bytes are written to a pipe at once; a longer line can be torn.
+    """
+    end = lines.rfind(b"\n", 0, select.PIPE_BUF) + 1
+    return end or lines.find(b"\n") + 1 or len(lines)

@@ -50,7 +50,6 @@ class EventLog:
     output: LineWriter = field(init=False)
     _encode: Callable[[Event], bytes] = lambda _event: b""
     _waiting: bytearray = field(default_factory=bytearray)
-    _loop: asyncio.AbstractEventLoop | None = None
 
     def __post_init__(self) -> None:
         self.output = LineWriter(_STDERR, self._dropped_line)
@@ -62,11 +61,12 @@ class EventLog:
         self.has_requests, self.has_writes = has_requests, has_writes
 
     def add(self, event: Event) -> None:
-        """Write an event, whose first members are `time`, `level` and `event`."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting or loop is not self._loop:  # one that has ended flushes no more
-            self._loop = loop
-            loop.call_later(_FLUSH_SECONDS, self.flush)
+        """Write an event, whose first members are `time`, `level` and `event`.
+
+        Whoever ends the event loop calls `flush`.
+        """
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
         # One growing text: hundreds of lines kept one by one take three times as long.
         self._waiting += self._encode(event)
         if len(self._waiting) >= _MAX_TOGETHER_BYTES:

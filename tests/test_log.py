@@ -236,10 +236,11 @@ def read_all(end: int) -> bytes:
 
 
 async def _send_until_lines_are_dropped(process: Process, metrics_port: str) -> None:
-    async with httpx2.AsyncClient(base_url=process.origin, timeout=10) as http:
+    closing = {"Connection": "close"}  # so that all workers get requests
+    async with httpx2.AsyncClient(base_url=process.origin, headers=closing, timeout=10) as http:
         while not total(metrics_port, "ticket_activity_log_lines_dropped_total"):
-            for _ in range(100):
-                assert (await http.get("/nowhere")).status_code == 404
+            sent = [http.get("/nowhere") for _ in range(100)]
+            assert {answer.status_code for answer in await asyncio.gather(*sent)} == {404}
 
 
 def test_a_log_that_nobody_reads_holds_up_nobody_and_says_afterwards_what_it_dropped(
@@ -248,7 +249,7 @@ def test_a_log_that_nobody_reads_holds_up_nobody_and_says_afterwards_what_it_dro
     pipe, end = unread
     port = free_port()
     with serve(
-        tmp_path / "demo.db", log=pipe, log_buffer_bytes=str(64 * 1024), metrics_port=port
+        tmp_path / "demo.db", 2, log=pipe, log_buffer_bytes=str(64 * 1024), metrics_port=port
     ) as process:
         asyncio.run(_send_until_lines_are_dropped(process, port))
         with ThreadPoolExecutor(1) as reader:
@@ -256,10 +257,11 @@ def test_a_log_that_nobody_reads_holds_up_nobody_and_says_afterwards_what_it_dro
             assert process.end(signal.SIGTERM) == 0
             lines = [json.loads(line) for line in read.result().splitlines()]
 
-    [told] = [line for line in lines if "dropped" in line]
-    assert told["level"] == "warning"
-    assert told["event"].startswith(f"{told['dropped']} lines of the log were dropped")
-    assert told["dropped"] > 0
+    told = [line for line in lines if "dropped" in line]
+    assert 0 < len(told) <= 2  # of each worker at most one
+    for line in told:
+        assert line["level"] == "warning"
+        assert line["event"].startswith(f"{line['dropped']} lines of the log were dropped")
     assert lines[-1]["event"].startswith("Finished server process")
 
 
