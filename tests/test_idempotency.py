@@ -5,8 +5,8 @@ import json
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, insert
 from sqlmodel import Session, select
 
 from app.auth import Scope
 from app.demo import PRINTER
 from app.models import IdempotencyKey
 from app.settings import Settings
+from app.store import rows
 from tests.support.identity import provider, rsa_key
 from tests.support.process import serve
 from tests.support.service import (
@@ -638,44 +639,67 @@ async def test_a_redaction_reaches_the_answers_that_are_kept(
     assert not [row.body for row in await service.database.read(keys) if row.body]
 
 
+def kept_answers(service: Service, count: int) -> list[JSON]:
+    """Return rows of keys whose answers hold a secret."""
+    row = {"owner": "tok_x", "actor_id": uuid4(), "fingerprint": b"", "verdicts": {}}
+    row |= {"created_at": service.clock.now, "is_forgotten": False}
+    row |= {"status": 200, "headers": {}, "body": b"swordfish"}
+    return [row | {"key": str(uuid4())} for _ in range(count)]
+
+
+@contextmanager
+def on_forgetting(act: Callable[[Any, int], None]) -> Iterator[None]:
+    """Call a function with the connection and the count after each removal of answers."""
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE idempotency_key") and "is_forgotten=" in statement:
+            act(connection, cursor.rowcount)
+
+    event.listen(Engine, "after_cursor_execute", note)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "after_cursor_execute", note)
+
+
 async def test_no_unit_of_work_removes_more_answers_than_others_can_wait_for(
     service: Service, author: Client, entry: JSON
 ) -> None:
-    def fill(session: Session) -> None:
-        for number in range(450):
-            session.add(
-                IdempotencyKey(
-                    owner="tok_x",
-                    key=f"{number}",
-                    actor_id=uuid4(),
-                    fingerprint=b"",
-                    created_at=service.clock.now,
-                    verdicts={},
-                    status=200,
-                    headers={},
-                    body=b"swordfish",
-                    is_forgotten=False,
-                )
-            )
-
-    removed: list[int] = []
-
-    def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith("UPDATE idempotency_key") and "is_forgotten=" in statement:
-            removed.append(cursor.rowcount)
-
-    await service.database.write(fill)
+    table, removed = rows.IDEMPOTENCY_KEY, []
+    await service.database.write(
+        lambda session: session.connection().execute(insert(table), kept_answers(service, 450))
+    )
     moderator = await service.client(*Scope)
     redacted = {"ticketId": entry["ticketId"], "activityId": entry["id"], "reason": "asked"}
-    event.listen(Engine, "after_cursor_execute", note)
-    try:
+
+    with on_forgetting(lambda _connection, count: removed.append(count)):
         assert await moderator.mutate(REDACT, **redacted) == {"userErrors": []}
-    finally:
-        event.remove(Engine, "after_cursor_execute", note)
 
     assert sum(removed) == 450
     assert max(removed) <= 200
     assert not [row.body for row in await service.database.read(keys) if row.body]
+
+
+async def test_a_redaction_ends_where_keys_come_as_quickly_as_answers_are_removed(
+    service: Service, author: Client, entry: JSON
+) -> None:
+    table, removed = rows.IDEMPOTENCY_KEY, []
+
+    def come(connection: Any, count: int) -> None:
+        removed.append(count)
+        if len(removed) < 20:
+            connection.execute(insert(table), kept_answers(service, 200))
+
+    await service.database.write(
+        lambda session: session.connection().execute(insert(table), kept_answers(service, 200))
+    )
+    moderator = await service.client(*Scope)
+    redacted = {"ticketId": entry["ticketId"], "activityId": entry["id"], "reason": "asked"}
+
+    with on_forgetting(come):
+        assert await moderator.mutate(REDACT, **redacted) == {"userErrors": []}
+
+    assert removed == [200] * 4
 
 
 async def test_who_may_not_redact_removes_no_answers(

@@ -55,6 +55,7 @@ _KEPT = (
     .limit(bindparam("size"))
     .with_for_update()
 )
+_COUNT_KEPT = select(func.count()).select_from(rows.IDEMPOTENCY_KEY).where(text(NOT_FORGOTTEN))
 _FORGET = update(rows.IDEMPOTENCY_KEY).values(
     status=None, headers=None, body=None, is_forgotten=True
 )
@@ -215,6 +216,11 @@ def forget_answers(session: Session) -> None:
         # A key claimed from now on would stay, and its answer may be read before this COMMIT.
         session.exec(text("LOCK TABLE idempotency_key IN SHARE MODE"))  # type: ignore[call-overload]
     session.exec(_FORGET_ALL)
+
+
+def count_answers(session: Session) -> int:
+    """Count the keys of which `forget_answers` would remove the answers."""
+    return session.exec(_COUNT_KEPT).one()
 
 
 def forget_some_answers(session: Session, size: int) -> int:

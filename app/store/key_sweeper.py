@@ -9,12 +9,18 @@ from functools import partial
 from typing import Final
 
 from app.errors import TooManyIdempotencyKeys
-from app.store.idempotency import delete_expired, find_full_owners, forget_some_answers
+from app.store.idempotency import (
+    count_answers,
+    delete_expired,
+    find_full_owners,
+    forget_some_answers,
+)
 from app.store.writer import Writer
 
 _log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 60
+_PASSES: Final = 3
 _BATCH: Final = 200
 """How many keys one unit of work changes: the commands beside it wait some milliseconds."""
 
@@ -42,11 +48,14 @@ class KeySweeper:
         """Remove the answers that are kept, a little at a time.
 
         This comes before a redaction, which removes all of them in its own transaction: of hundreds
-        of thousands it then finds only the newest, and no other write waits for long.
+        of thousands it then finds only the newest, and no other write waits for long. It ends also
+        where new keys come as quickly as it removes answers.
         """
         forget = partial(forget_some_answers, size=_BATCH)
-        while await self.writer.run_chore(forget) == _BATCH:
-            pass
+        for _ in range(_PASSES):
+            count = await self.writer.database.read(count_answers)
+            for _ in range(count // _BATCH):
+                await self.writer.run_chore(forget)
 
     async def run(self) -> None:
         while True:
