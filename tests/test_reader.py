@@ -372,7 +372,7 @@ async def test_the_deadline_stops_a_statement_that_runs(settings: Settings) -> N
         took = time.monotonic() - began
 
         assert error["extensions"]["code"] == "DEADLINE_EXCEEDED"
-        assert took < 3  # where it was 27 seconds
+        assert took < 10  # where it was 27 seconds
         # The one connection for long reads is free again.
         small = await other.create_ticket(message="words")
         answer = await other.graphql(COUNT, id=small, text="WORD")
