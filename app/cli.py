@@ -1,6 +1,7 @@
 """The operator's command line. An error is printed as one line; the exit status is then 1."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -39,11 +40,13 @@ from app.transfer import export, import_, print_line_schema
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100
 _MAX_WORKERS: Final = 64
+_STANDARD_ERROR: Final = 2
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    _require_standard_error()
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
     try:
@@ -53,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"ticket-activity: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _require_standard_error() -> None:
+    """Open it, to nobody, if it is closed: else a socket could take its place."""
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_ERROR)
+        sys.stderr = os.fdopen(_STANDARD_ERROR, "w")
 
 
 def _parser() -> argparse.ArgumentParser:

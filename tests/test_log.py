@@ -289,6 +289,12 @@ def test_a_start_that_fails_ends_though_nobody_reads_why(tmp_path: Path, full: P
     assert ended.returncode == 1
 
 
+def test_a_service_without_standard_error_serves(tmp_path: Path) -> None:
+    with serve(tmp_path / "demo.db", within=["sh", "-c", 'exec "$@" 2>&-', "sh"]) as process:
+        assert httpx2.get(f"{process.origin}/nowhere").status_code == 404
+        assert process.end(signal.SIGTERM) == 0
+
+
 @pytest.mark.parametrize("sent", ["two words", "x" * 101, "", "line\\nbreak", "é"])
 async def test_an_id_of_a_request_that_is_not_sane_is_replaced(origin: str, sent: str) -> None:
     async with httpx2.AsyncClient(base_url=origin) as http:
