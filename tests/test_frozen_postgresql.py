@@ -135,6 +135,21 @@ async def test_while_the_server_is_stopped_all_is_busy_and_then_all_goes_on(
         )
 
 
+async def test_a_listening_connection_that_is_stopped_is_replaced(settings: Settings) -> None:
+    listeners = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    quick = settings.model_copy(update={"database_poll_seconds": 0.03})
+    async with start(quick) as service, listening(service) as origin:
+        author = await service.client()
+        entry = await an_entry(author)
+        async with over_web_socket(origin, author.token, entry["ticketId"], None):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while not (found := await execute(settings.database_url, listeners)):
+                    pass
+                with stopped([row["pid"] for row in found]):
+                    while len(await execute(settings.database_url, listeners)) == len(found):
+                        pass
+
+
 async def test_a_service_ends_while_the_server_is_stopped(
     server: StartedServer, settings: Settings
 ) -> None:

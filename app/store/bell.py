@@ -25,8 +25,8 @@ CHANNEL: Final = "ticket_activity"
 RING_SECONDS: Final = 0.02
 """How much time lies between two rings of one process, at least."""
 
-_SILENT_SECONDS: Final = 15
-"""After so long without a ring the connection that listens is asked whether it lives."""
+_SILENT_POLLS: Final = 15
+"""After so many polls without a ring the connection that listens is asked whether it lives."""
 
 _MAX_IDS: Final = 300
 """Ids that a ring names; NOTIFY takes 8,000 bytes. More are written as none: it may be any."""
@@ -104,25 +104,26 @@ async def listen(
 
     connection.add_termination_listener(end)
     await connection.add_listener(CHANNEL, hear)
-    polled_at = heard_at = time.monotonic()
+    polled_at, silent_polls = time.monotonic(), 0
 
     async def wait_for_commits() -> Collection[UUID] | None:
-        nonlocal polled_at, heard_at
+        nonlocal polled_at, silent_polls
         try:
             async with asyncio.timeout_at(
                 asyncio.get_running_loop().time() + polled_at + poll_seconds - time.monotonic()
             ):
                 changed = await _drain(heard)
-                heard_at = time.monotonic()
+                silent_polls = 0
         except TimeoutError:
             changed = None
         if bell_ended.is_set():
             raise ConnectionError("The connection that listens has ended.")
         if changed is None:
             polled_at = time.monotonic()
-            if polled_at - heard_at > _SILENT_SECONDS:
-                await connection.execute("SELECT 1")
-                heard_at = polled_at
+            silent_polls += 1
+            if silent_polls > _SILENT_POLLS:
+                await connection.execute(f"LISTEN {CHANNEL}")
+                silent_polls = 0
         return changed
 
     yield wait_for_commits
