@@ -35,7 +35,7 @@ from app.graphql_server.documents import ManifestUnusable
 from app.log import flush_log
 from app.server.errors import CannotServe
 from app.store.errors import DatabaseUnusable
-from app.transfer import export, import_, print_line_schema
+from app.transfer import FORMATS, export, import_, print_line_schema
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100
@@ -152,13 +152,24 @@ def _add_transfer_commands(
         "--tokens", action="store_true", help="access tokens too, with the hashes of their secrets"
     )
     exporting.set_defaults(command=export)
-    importing = commands.add_parser("import", help="read what `export` wrote into the database")
+    importing = commands.add_parser(
+        "import", help="read what `export` wrote, or records of another system, into the database"
+    )
     importing.add_argument("file", type=Path)
     importing.add_argument(
         "--on-error",
         choices=["stop", "continue"],
         default="stop",
         help="what to do at a line that is wrong (default: stop)",
+    )
+    importing.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="of which system the records are (default: what `export` wrote)",
+    )
+    importing.add_argument(
+        "--namespace", metavar="URL", help="the address of the other system: ids are made from it"
     )
     importing.set_defaults(command=import_)
     describing = commands.add_parser(

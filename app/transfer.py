@@ -8,17 +8,24 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+from uuid import NAMESPACE_URL, uuid5
 
 from app.activity.values import utc_now
 from app.commands import require_ready, show_progress, with_database
 from app.environment import OperatorError, read_settings
+from app.importers import zammad, zendesk
 from app.main import input_limits
 from app.store.engine import Database
 from app.store.exporting import export_lines
 from app.store.importing import Importer, LineWrong
 from app.store.lines import line_schema
+
+OWN_FORMAT: Final = "ticket-activity"
+_FORMATS: Final = {"zendesk": zendesk.convert, "zammad": zammad.convert}
+FORMATS: Final = (OWN_FORMAT, *_FORMATS)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -41,6 +48,11 @@ def export(options: argparse.Namespace) -> None:
 
 def import_(options: argparse.Namespace) -> None:
     """Read a file into the database that the settings name."""
+    if (options.format == OWN_FORMAT) != (options.namespace is None):
+        raise OperatorError(
+            "--namespace is the address of the other system, such as https://example.zendesk.com: "
+            "it goes with --format, and no import of another system without it."
+        )
     settings = read_settings()
     wrong = 0
 
@@ -55,7 +67,13 @@ def import_(options: argparse.Namespace) -> None:
         await require_ready(database)
         importer = Importer(database, input_limits(settings), refuse, show_progress)
         with _opened(options.file) as file:
-            await importer.read(file, options.file.stat().st_size)
+            size = options.file.stat().st_size
+            if options.format == OWN_FORMAT:
+                await importer.read(file, size)
+            else:
+                namespace = uuid5(NAMESPACE_URL, options.namespace)
+                convert = partial(_FORMATS[options.format], namespace=namespace)
+                await importer.read_records(file, size, convert)
         return importer
 
     try:

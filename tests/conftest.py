@@ -22,7 +22,16 @@ ON_SQLITE_UNLESS_ASKED = {
     for name in (
         *("absent_and_null", "caches", "cli", "cut_off", "exposure", "feed_cursors", "health"),
         *("life", "limits", "log", "metrics", "mutations", "parity", "repeats", "rest"),
-        *("revisions", "serve", "shutdown", "slow_clients", "subscriptions", "tokens", "transfer"),
+        *(
+            "revisions",
+            "serve",
+            "shutdown",
+            "slow_clients",
+            "subscriptions",
+            "tokens",
+            "transfer",
+            "other_systems",
+        ),
         *("true_times", "turns"),
     )
 }

@@ -25,7 +25,7 @@ FLOORS = [
     {"app.graphql"},
     {"app.rest", "app.health", "app.metrics"},
     {"app.main"},
-    {"app.demo", "app.erasure", "app.environment", "app.server"},
+    {"app.demo", "app.erasure", "app.environment", "app.importers", "app.server"},
     {"app.backups", "app.commands"},
     {"app.transfer"},
     {"app.cli"},

@@ -5,7 +5,7 @@ import that was cut off is run again from the start.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -28,6 +28,7 @@ from app.store.lines import KINDS, LINES, Values
 from app.store.parameters import are_among, is_among
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
+MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
 _BATCH_LINES: Final = 5000
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 
@@ -41,14 +42,22 @@ class LineWrong(Exception):
         super().__init__(f"line {number}: {message}")
 
 
+Convert = Callable[[bytes], Iterator[tuple[str, bytes]]]
+"""Makes lines of a record, each with what it was made from. Raises InvalidInput for a wrong one."""
+
 Refused = Callable[[LineWrong], None]
 """Takes a wrong line; raises it to stop."""
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Lines that are stored in one transaction, by kind, each with its number."""
+    """Lines that are stored in one transaction, by kind, each with its number.
 
+    With `has_records` the lines of one number are a record: it is stored whole or not at all, and
+    actors in it who are there already stay as they are.
+    """
+
+    has_records: bool = False
     lines: dict[str, list[Numbered]] = field(default_factory=dict)
     count: int = 0
     size: int = 0
@@ -57,6 +66,14 @@ class _Batch:
         self.lines.setdefault(line["kind"], []).append((number, line))
         self.count += 1
         self.size += size
+
+    def records(self) -> Iterable["_Batch"]:
+        """Return each record as a batch of its own."""
+        batches: dict[int, _Batch] = {}
+        for lines in self.lines.values():
+            for number, line in lines:
+                batches.setdefault(number, _Batch(has_records=True)).add(number, line, 0)
+        return batches.values()
 
     @property
     def is_full(self) -> bool:
@@ -75,66 +92,104 @@ class Importer:
     _number: int = 0
     _batch: _Batch = field(default_factory=_Batch)
     _end: Values | None = None
+    _actors: set[str] = field(default_factory=set)
 
     async def read(self, file: BinaryIO, size: int) -> None:
         """Import all lines. Raises LineWrong if `refuse` does, with everything before it stored."""
+        await self._read(file, size, MAX_LINE_BYTES, self._take)
+        self._require_whole()
+        await self._require_consistent()
+
+    async def read_records(self, file: BinaryIO, size: int, convert: Convert) -> None:
+        """Import records of another system, each on a line. One that is wrong is left out whole.
+
+        Of actors who are there already everything stays as it is. Raises as `read`.
+        """
+        self._batch = _Batch(has_records=True)
+        await self._read(file, size, MAX_RECORD_BYTES, partial(self._take_record, convert))
+        await self._require_consistent()
+
+    async def _read(
+        self, file: BinaryIO, size: int, limit: int, take: Callable[[bytes], None]
+    ) -> None:
         done = 0
         try:
-            for text in iter(partial(file.readline, MAX_LINE_BYTES), b""):
+            for text in iter(partial(file.readline, limit), b""):
                 done += len(text)
-                self._take(text)
+                self._number += 1
+                try:
+                    if len(text) == limit and not text.endswith(b"\n"):
+                        raise self._wrong(f"it is longer than {limit} bytes")
+                    take(text)
+                except LineWrong as error:
+                    self.refuse(error)
                 if self._batch.is_full:
                     await self._flush()
                     self.tell("read", done, size)
         finally:
             await self._flush()
         self.tell("read", done, size)
-        self._require_whole()
-        await self._require_consistent()
 
     def _take(self, text: bytes) -> None:
-        self._number += 1
+        if self._end:
+            raise self._wrong("it comes after the end line")
         try:
             line = self._parse(text)
-        except LineWrong as error:
-            self.refuse(error)
-            return
+        except InvalidInput as error:
+            raise self._wrong(error.message) from None
         kind = line["kind"]
+        if (self._number == 1) != (kind == "header"):
+            raise self._wrong("the first line, and no other, is the header")
         if kind == "end":
             self._end = line
         elif kind != "header":
             self.counts[kind] += 1
             self._batch.add(self._number, line, len(text))
 
+    def _take_record(self, convert: Convert, text: bytes) -> None:
+        try:
+            lines = [self._parse_made(what, made) for what, made in convert(text)]
+        except InvalidInput as error:
+            raise self._wrong(error.message) from None
+        for line in lines:
+            if line["kind"] == "actor":
+                if line["id"] in self._actors:
+                    continue
+                self._actors.add(line["id"])
+            self.counts[line["kind"]] += 1
+            self._batch.add(self._number, line, len(text) // len(lines))
+
+    def _parse_made(self, what: str, text: bytes) -> Values:
+        try:
+            return self._parse(text)
+        except InvalidInput as error:
+            raise InvalidInput(f"{what}: {error.message}") from None
+
     def _parse(self, text: bytes) -> Values:
-        if len(text) == MAX_LINE_BYTES and not text.endswith(b"\n"):
-            raise LineWrong(self._number, f"it is longer than {MAX_LINE_BYTES} bytes")
-        if self._end:
-            raise LineWrong(self._number, "it comes after the end line")
+        """Read a line. Raises InvalidInput that names the member."""
         try:
             line = LINES.validate_json(text)
-            if line["kind"] == "entry" or line["kind"] == "change":
-                check_message(line["message"], self.limits)
-                check_json_object(line["metadata"], self.limits, "metadata")
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"])) or "the line"
-            raise LineWrong(self._number, f"{place}: {first['msg']}") from None
-        except InvalidInput as error:
-            raise LineWrong(self._number, error.message) from None
-        if (self._number == 1) != (line["kind"] == "header"):
-            raise LineWrong(self._number, "the first line, and no other, is the header")
+            raise InvalidInput(f"{place}: {first['msg']}") from None
+        if line["kind"] == "entry" or line["kind"] == "change":
+            check_message(line["message"], self.limits)
+            check_json_object(line["metadata"], self.limits, "metadata")
         return line
 
+    def _wrong(self, message: str) -> LineWrong:
+        return LineWrong(self._number, message)
+
     async def _flush(self) -> None:
-        batch, self._batch = self._batch, _Batch()
+        batch, self._batch = self._batch, _Batch(self._batch.has_records)
         if not batch.count:
             return
         try:
             wrong = await self._store(batch)
         except IntegrityError:
             message = f"a row of the last {batch.count} lines contradicts the database"
-            raise LineWrong(self._number, message) from None
+            raise self._wrong(message) from None
         for error in wrong:
             self.refuse(error)
 
@@ -143,24 +198,31 @@ class Importer:
         try:
             await self.database.write(partial(insert_new, batch.lines))
         except NotAllNew:
-            return await self.database.write(partial(_store, batch))
-        return []
+            if not batch.has_records:
+                return await self.database.write(partial(_store, batch))
+        else:
+            return []
+        wrong: list[LineWrong] = []
+        for record in batch.records():
+            try:
+                await self.database.write(partial(_store_whole, record))
+            except LineWrong as error:
+                wrong.append(error)
+        return wrong
 
     def _require_whole(self) -> None:
         if self._end is None:
-            raise LineWrong(self._number, "the file is cut off: it has no end line")
+            raise self._wrong("the file is cut off: it has no end line")
         expected = {name: count for name, count in self._end["counts"].items() if count}
         if expected != dict(self.counts):
-            raise LineWrong(
-                self._number, f"the end line counts {expected}; the file has {dict(self.counts)}"
-            )
+            raise self._wrong(f"the end line counts {expected}; the file has {dict(self.counts)}")
 
     async def _require_consistent(self) -> None:
         """Raise LineWrong where the history is not that of the tickets and entries."""
         for subject, statement in _CONTRADICTIONS.items():
             found = await self.database.read(partial(_first, statement))
             if found is not None:
-                raise LineWrong(self._number, f"{subject} {found} is not what its history says")
+                raise self._wrong(f"{subject} {found} is not what its history says")
 
 
 def _first(statement: Select[Any], session: Session) -> UUID | None:
@@ -198,17 +260,24 @@ def _store(batch: _Batch, session: Session) -> list[LineWrong]:
     for name in KINDS:
         if given := batch.lines.get(name):
             read = [(number, KINDS[name].row(line)) for number, line in given]
-            wrong += _store_rows(session, name, read)
+            keeps = batch.has_records and name == "actor"
+            wrong += _store_rows(session, name, read, keeps=keeps)
     for number, merge in batch.lines.get("merge", ()):
         if not _merge(session, merge):
             wrong.append(LineWrong(number, "one of its tickets is not there"))
     return wrong
 
 
+def _store_whole(record: _Batch, session: Session) -> None:
+    """Store a record. Raises LineWrong, and nothing of it is stored, if it contradicts anything."""
+    for error in _store(record, session):
+        raise error
+
+
 def _store_rows(
-    session: Session, name: str, given: Sequence[tuple[int, dict[str, Any]]]
+    session: Session, name: str, given: Sequence[tuple[int, dict[str, Any]]], *, keeps: bool
 ) -> list[LineWrong]:
-    """Insert the rows that are not there yet."""
+    """Insert the rows that are not there yet; with `keeps` those that are may be others."""
     table = KINDS[name].table
     read = [row for _, row in given]
     there = _existing(session, table, read)
@@ -218,7 +287,7 @@ def _store_rows(
     for number, row in given:
         key = _key(table, row)
         if (before := there.get(key)) is not None:
-            if any(before[member] != value for member, value in row.items()):
+            if not keeps and any(before[member] != value for member, value in row.items()):
                 wrong.append(LineWrong(number, f"there is another {name} in its place already"))
         elif reason := place.mistake(row):
             wrong.append(LineWrong(number, reason))

@@ -1,0 +1,172 @@
+"""Tickets of Zammad, as its API answers them: the ticket, its articles, history and users.
+
+https://docs.zammad.org/en/latest/api/ticket/articles.html; the history is what
+`GET /api/v1/ticket_history/{id}` answers.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+
+from app.activity.state import ActivityType
+from app.importers.timeline import (
+    Entry,
+    Named,
+    Number,
+    Person,
+    Source,
+    Timeline,
+    read_record,
+    text_of_html,
+    without_null,
+)
+
+_SYSTEM = 1
+"""The user by whom Zammad itself acts."""
+
+
+class _Attachment(Source):
+    id: Number
+    filename: str | None = None
+    size: int | None = None  # Zammad writes it as text
+    preferences: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Article(Source):
+    id: Number
+    body: str
+    content_type: str | None = None
+    internal: bool
+    created_at: AwareDatetime
+    created_by_id: int | None = None
+    origin_by_id: int | None = None
+    type: str | None = None
+    sender: str | None = None
+    subject: str | None = None
+    attachments: list[_Attachment] = Field(default_factory=list)
+
+
+class _HistoryRow(Source):
+    id: Number
+    object: str
+    type: str
+    created_at: AwareDatetime
+    created_by_id: int | None = None
+    attribute: str | None = None
+    value_from: Any = None
+    value_to: Any = None
+
+
+class _User(Source):
+    id: Number
+    firstname: str | None = None
+    lastname: str | None = None
+    updated_at: AwareDatetime | None = None
+
+
+class _Assets(Source):
+    users: dict[str, _User] = Field(default_factory=dict, alias="User")
+
+
+class _Ticket(Source):
+    id: Number
+    number: str | None = None
+    title: str | None = None
+    created_at: AwareDatetime
+    created_by_id: int | None = None
+    customer_id: int | None = None
+
+
+class _Record(Source):
+    ticket: _Ticket
+    articles: list[_Article]
+    history: list[_HistoryRow] = Field(default_factory=list)
+    assets: _Assets = _Assets()
+
+
+def convert(text: bytes, namespace: UUID) -> Iterator[Named]:
+    """Yield the lines of one ticket."""
+    record = read_record(text, _Record)
+    ticket = record.ticket
+    created = Entry(
+        key=f"ticket/{ticket.id}/created",
+        type=ActivityType.TICKET_CREATED,
+        at=ticket.created_at,
+        actor=_actor(ticket.created_by_id) or _actor(ticket.customer_id),
+        message=ticket.title,
+        metadata=without_null(zammadId=ticket.id, number=ticket.number),
+    )
+    entries = [entry for article in record.articles for entry in _entries(article)]
+    entries += [
+        _field_change(row)
+        for row in record.history
+        if (row.object, row.type) == ("Ticket", "updated")
+    ]
+    people = [_person(user, ticket) for user in record.assets.users.values() if user.id != _SYSTEM]
+    return Timeline(f"ticket/{ticket.id}", created, entries, people).lines(namespace)
+
+
+def _actor(user_id: int | None) -> str | None:
+    return f"user/{user_id}" if user_id and user_id != _SYSTEM else None
+
+
+def _person(user: _User, ticket: _Ticket) -> Person:
+    name = " ".join(filter(None, (user.firstname, user.lastname))) or None
+    return Person(f"user/{user.id}", name, user.updated_at or ticket.created_at)
+
+
+def _entries(article: _Article) -> Iterator[Entry]:
+    """Yield an article as a comment, and a document for each of its attachments."""
+    author = _actor(article.origin_by_id) or _actor(article.created_by_id)
+    is_html = article.content_type == "text/html"
+    yield Entry(
+        key=f"article/{article.id}",
+        type=ActivityType.COMMENT,
+        at=article.created_at,
+        actor=author,
+        message=text_of_html(article.body) if is_html else article.body,
+        metadata=without_null(
+            zammadId=article.id,
+            channel=article.type,
+            sender=article.sender,
+            subject=article.subject or None,
+        ),
+        is_private=article.internal,
+    )
+    for attachment in article.attachments:
+        kind = attachment.preferences.get("Mime-Type") or attachment.preferences.get("Content-Type")
+        yield Entry(
+            key=f"article/{article.id}/attachment/{attachment.id}",
+            type=ActivityType.DOCUMENT_UPLOAD,
+            at=article.created_at,
+            actor=author,
+            message=attachment.filename,
+            metadata=without_null(
+                zammadId=attachment.id,
+                name=attachment.filename,
+                contentType=kind,
+                bytes=attachment.size,
+            ),
+            is_private=article.internal,
+            document=f"attachment/{attachment.id}",
+        )
+
+
+def _field_change(row: _HistoryRow) -> Entry:
+    """Return a change of a field. It is private: Zammad shows the history to agents alone."""
+    return Entry(
+        key=f"history/{row.id}",
+        type=ActivityType.FIELD_CHANGE,
+        at=row.created_at,
+        actor=_actor(row.created_by_id),
+        message=None,
+        metadata={
+            "zammadId": row.id,
+            "field": row.attribute,
+            "from": row.value_from,
+            "to": row.value_to,
+        },
+        is_private=True,
+    )
