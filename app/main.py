@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
+from importlib import import_module
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -43,6 +45,7 @@ from app.rate_limits import RateLimit, RateLimits
 from app.rest import REST_EXCEPTION_HANDLERS, rest_routes
 from app.settings import Settings
 from app.shared_counts import SharedCounts
+from app.spans import Spans
 from app.store.database import open_database
 from app.store.engine import Database
 from app.store.feed import Feed
@@ -72,6 +75,7 @@ def create_app(
     settings: Settings,
     clock: Callable[[], datetime] = utc_now,
     monotonic: Callable[[], float] = time.monotonic,
+    tracing: Any = None,
 ) -> Starlette:
     """Return the service on a migrated database, which is opened when the lifespan begins.
 
@@ -80,7 +84,10 @@ def create_app(
     address and ManifestUnusable.
     """
     turns = Turns(settings.query_deadline_seconds)
-    timeline = create_timeline(settings, clock, turns.charge)
+    if settings.opentelemetry and tracing is None:
+        # Imported only where it is needed: it is an optional extra of the package.
+        tracing = import_module("app.tracing").tracing_from_environment()
+    timeline = create_timeline(settings, clock, turns.charge, tracing)
     providers = settings.identity_providers
     verifier = TokenVerifier.of(providers) if providers else None
     authenticate = Authentication(timeline.reader, timeline.writer, clock, verifier).authenticate
@@ -88,7 +95,9 @@ def create_app(
     admit = admission.admit if admission else lambda _scope, header: authenticate(header)
     shared = _shared_counts(settings)
     limits = _rate_limits(settings, shared, monotonic)
-    graphql = _graphql_endpoint(timeline, authenticate, admit, limits, turns, settings)
+    contexts = Contexts(timeline, settings.query_deadline_seconds, turns)
+    traced = tracing.contexts(contexts) if tracing else contexts
+    graphql = _graphql_endpoint(traced, authenticate, admit, limits, settings)
     websocket = WebSocketEndpoint(graphql.operations, graphql.streams)
     health = Health(timeline)
     requests = Requests()
@@ -96,6 +105,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with (
+            tracing.running() if tracing else nullcontext(),
             running(timeline),
             verifier or nullcontext(),
             shared.running() if shared else nullcontext(),
@@ -109,6 +119,7 @@ def create_app(
             *health_routes(health),
         ],
         middleware=[
+            *((Middleware(tracing.requests),) if tracing else ()),
             Middleware(
                 FrontDoor,
                 max_uri_bytes=settings.max_uri_bytes,
@@ -164,6 +175,7 @@ def create_timeline(
     settings: Settings,
     clock: Callable[[], datetime] = utc_now,
     charge: Callable[[str, float], None] = charge_nobody,
+    spans: Spans | None = None,
 ) -> Timeline:
     """Return the use cases with their reader, writer and feed. Raises DatabaseUnusable."""
     reader = Reader(
@@ -176,6 +188,7 @@ def create_timeline(
             search_characters=settings.max_search_characters,
         ),
         charge,
+        spans,
     )
     limits = input_limits(settings)
     feed = Feed(reader)
@@ -188,6 +201,7 @@ def create_timeline(
         batch_size=settings.write_batch_size,
         max_answer_bytes=settings.max_idempotent_answer_bytes,
         published=feed.publish,
+        spans=spans,
     )
     return Timeline(
         reader,
@@ -262,11 +276,10 @@ def _rate_limits(
 
 
 def _graphql_endpoint(
-    timeline: Timeline,
+    contexts: Contexts,
     authenticate: Authenticate,
     admit: Admit,
     limits: RateLimits | None,
-    turns: Turns,
     settings: Settings,
 ) -> GraphQLEndpoint[Viewer]:
     executor = Executor(
@@ -295,7 +308,7 @@ def _graphql_endpoint(
             admit=admit,
             authenticate=authenticate,
             limits=limits,
-            contexts=Contexts(timeline, settings.query_deadline_seconds, turns),
+            contexts=contexts,
             deadline_seconds=settings.query_deadline_seconds,
         ),
         streams=StreamLimits(

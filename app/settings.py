@@ -122,6 +122,13 @@ class Settings(BaseSettings):
         default=None,
         description="Port of /metrics for Prometheus; without it there is none. It needs no token.",
     )
+    opentelemetry: bool = Field(
+        default=False,
+        description=(
+            "Record traces and send them by OTLP over HTTP. The variables of OpenTelemetry say "
+            "where (`OTEL_EXPORTER_OTLP_ENDPOINT`) and which (`OTEL_TRACES_SAMPLER`)."
+        ),
+    )
     metrics_host: str = Field(default="127.0.0.1", description="Address to serve /metrics on.")
 
     database_url: str = Field(
@@ -418,6 +425,13 @@ class Settings(BaseSettings):
         for proxy in proxies.split(",") if proxies else ():
             ip_network(proxy)  # raises ValueError with a message that names it
         return proxies
+
+    @field_validator("opentelemetry")
+    @classmethod
+    def _require_opentelemetry(cls, opentelemetry: bool) -> bool:  # noqa: FBT001, RUF100
+        if opentelemetry and not find_spec("opentelemetry"):
+            raise ValueError("it needs the extra: pip install 'ticket-activity[opentelemetry]'")
+        return opentelemetry
 
     @field_validator("rate_limit_redis_url")
     @classmethod

@@ -7,7 +7,7 @@ import app
 
 ROOT = Path(app.__file__).parent
 FLOORS = [
-    {"app.errors", "app.line_writer", "app.measures", "app.numerals"},
+    {"app.errors", "app.line_writer", "app.measures", "app.numerals", "app.spans"},
     {"app.json_text", "app.log"},
     {"app.auth"},
     {"app.activity"},
@@ -24,6 +24,7 @@ FLOORS = [
     {"app.graphql_server", "app.openapi"},
     {"app.graphql"},
     {"app.rest", "app.health", "app.metrics"},
+    {"app.tracing"},
     {"app.main"},
     {"app.demo", "app.erasure", "app.environment", "app.importers", "app.server"},
     {"app.backups", "app.commands"},

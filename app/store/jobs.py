@@ -12,6 +12,7 @@ from app.activity.commands import Command
 from app.activity.idempotency import Step
 from app.auth import Viewer
 from app.errors import Busy
+from app.spans import Origin
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +46,7 @@ class Job(Waiting):
     viewer: Viewer
     commands: Sequence[Command]
     steps: Sequence[Step]
+    origin: Origin = None
 
     @property
     def ticket_ids(self) -> set[UUID]:

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from sqlmodel import Session
 
 from app.errors import QueryTooComplex
+from app.spans import Origin
 from app.store.engine import Connection
 from app.store.errors import LongRead
 from app.store.faults import Fault, as_told, fault_of
@@ -58,6 +59,7 @@ class Load:
     batch: Batch[Any, Any] | None = None
     keys: Sequence[Any] = ()
     taken: float = 0
+    origin: Origin = None
 
     def settle(self, verdict: object) -> None:
         """Give the caller its result or error, unless it has gone."""

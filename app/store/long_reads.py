@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from sqlmodel import Session
 
 from app.errors import Busy
+from app.spans import Spans, span_of_batch
 from app.store.engine import Connection, Database
 from app.store.errors import LongRead
 from app.store.faults import as_told
@@ -46,6 +47,7 @@ class LongReads:
     database: Database
     limits: ReadLimits
     charge: Callable[[str, float], None]
+    spans: Spans | None = None
     _idle: list[Connection] = field(default_factory=list)
     _running: Counter[str] = field(default_factory=Counter)
     _waiting: "list[tuple[str, asyncio.Future[None]]]" = field(default_factory=list)
@@ -169,7 +171,7 @@ class OwnSnapshot:
             connection = await self._connect()
             self._running = Load(asyncio.get_running_loop().create_future(), None, **load)
             try:
-                return await _run_alone(connection, self._running)
+                return await _run_alone(connection, self._running, self._long_reads.spans)
             except LongRead:
                 raise Busy("The read takes too long; ask for less.") from None
             except Exception as error:
@@ -199,9 +201,9 @@ class OwnSnapshot:
             await self._long_reads.release(self._token_id, connection)
 
 
-async def _run_alone(connection: Connection, load: Load) -> Any:
+async def _run_alone(connection: Connection, load: Load, spans: Spans | None) -> Any:
     """Run one load; where its caller is cancelled, interrupt it and wait until it has ended."""
-    running = asyncio.ensure_future(connection.run(partial(_run_one, connection, load)))
+    running = asyncio.ensure_future(_run_on(connection, load, spans))
     try:
         verdicts = await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -211,6 +213,13 @@ async def _run_alone(connection: Connection, load: Load) -> Any:
     for _, verdict in verdicts:
         load.settle(verdict)
     return await load.answer
+
+
+async def _run_on(connection: Connection, load: Load, spans: Spans | None) -> Verdicts:
+    origin = spans.origin() if spans else None
+    with span_of_batch(spans, "read", [origin]) as within:
+        verdicts: Verdicts = await connection.run(within(partial(_run_one, connection, load)))
+        return verdicts
 
 
 def _run_one(connection: Connection, load: Load, session: Session) -> Verdicts:

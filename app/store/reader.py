@@ -20,6 +20,7 @@ from sqlmodel import Session
 
 from app.errors import Busy
 from app.measures import SIZES, Histogram
+from app.spans import Spans, span_of_batch
 from app.store.engine import Connection, Database
 from app.store.errors import LongRead
 from app.store.loads import Batch, K, Load, Snapshot, V, Verdicts, run_loads
@@ -112,6 +113,8 @@ class SharedSnapshot:
             raise LongRead
         seconds = min(self._left, self._reader.load_seconds(self._token_id))
         one = Load(asyncio.get_running_loop().create_future(), seconds, **load)
+        if self._reader.spans:
+            one.origin = self._reader.spans.origin()
         self._answers.add(one.answer)
         self._group.add(one)
         try:
@@ -147,6 +150,7 @@ class Reader:
     database: Database
     limits: ReadLimits
     charge: Callable[[str, float], None] = charge_nobody
+    spans: Spans | None = None
     batch_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
     _groups: deque[_Group] = field(default_factory=deque)
     _waiting: int = 0
@@ -157,7 +161,7 @@ class Reader:
     """When the call that runs on each shared connection began, 0 where none runs."""
 
     def __post_init__(self) -> None:
-        self._long_reads = LongReads(self.database, self.limits, self.charge)
+        self._long_reads = LongReads(self.database, self.limits, self.charge, self.spans)
         self._calls = [0.0] * self.limits.connections
 
     @property
@@ -285,7 +289,9 @@ class Reader:
                 continue
             group.running, group.loads = group.loads, []
             hop = self._hop(connection, group.running, number, is_first=not is_begun)
-            verdicts, rest = await connection.run(hop)
+            origins = (load.origin for load in group.running)
+            with span_of_batch(self.spans, "read batch", origins) as within:
+                verdicts, rest = await connection.run(within(hop))
             is_begun = True
             group.running, group.loads = (), rest + group.loads
             for load, verdict in verdicts:

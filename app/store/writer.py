@@ -29,6 +29,7 @@ from app.auth import Viewer
 from app.errors import Busy, IdempotencyKeyReused, WriteInDoubt
 from app.log import events, now
 from app.measures import SECONDS, SIZES, Histogram
+from app.spans import Spans, span_of_batch
 from app.store.batch import load_state, store_changes, wait_shortly
 from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
@@ -64,6 +65,7 @@ class Writer:
     max_answer_bytes: int
     published: Callable[[Collection[UUID]], None]
     idle_seconds: float = IDLE_SECONDS
+    spans: Spans | None = None
     batch_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
     commit_seconds: Histogram = field(default_factory=lambda: Histogram(SECONDS))
     change_counts: Counter[str] = field(default_factory=Counter)
@@ -119,7 +121,9 @@ class Writer:
         """
         if refusal := self.refusal:
             raise Busy(refusal)
-        job = Job(asyncio.get_running_loop().create_future(), viewer, commands, steps)
+        answer = asyncio.get_running_loop().create_future()
+        origin = self.spans.origin() if self.spans else None
+        job = Job(answer, viewer, commands, steps, origin)
         self._queue.append(job)
         self._queued_count += len(commands)
         verdicts: Sequence[Verdict] = await self._answer(job)
@@ -293,7 +297,9 @@ class Writer:
         count = len(jobs) + len(chores)
         try:
             work = partial(self._work, jobs, chores, uses, is_short)
-            verdicts, results = await self.database.write(work)
+            origins = (job.origin for job in jobs)
+            with span_of_batch(self.spans, "write batch", origins) as within:
+                verdicts, results = await self.database.write(within(work))
         except Exception as error:
             if count:
                 self._token_uses = uses | self._token_uses

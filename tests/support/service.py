@@ -250,9 +250,11 @@ class Service:
 
 
 @asynccontextmanager
-async def start(settings: Settings, clock: Clock | None = None) -> AsyncIterator[Service]:
+async def start(
+    settings: Settings, clock: Clock | None = None, tracing: Any = None
+) -> AsyncIterator[Service]:
     clock = clock or Clock()
-    app = create_app(settings, clock, clock.seconds)
+    app = create_app(settings, clock, clock.seconds, tracing)
     database = open_settings_database(settings)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     try:
