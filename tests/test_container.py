@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,11 @@ def container(image: Stage) -> Iterator["subprocess.Popen[str]"]:
     """The image run with --read-only, on a port of its own."""
     image.environment["TICKET_ACTIVITY_PORT"] = free_port()
     running = image.popen(image.command, is_read_only=True)
+    port = int(image.environment["TICKET_ACTIVITY_PORT"])
+    with socket.socket() as attempt:
+        while attempt.connect_ex(("127.0.0.1", port)):
+            assert running.poll() is None
+            time.sleep(0.05)
     yield running
     running.send_signal(signal.SIGTERM)
     assert running.wait(timeout=30) == 0
@@ -35,9 +42,8 @@ def test_the_container_serves_as_another_user_and_writes_to_its_volume_alone(
     image: Stage, container: "subprocess.Popen[str]"
 ) -> None:
     address = f"http://127.0.0.1:{image.environment['TICKET_ACTIVITY_PORT']}"
-    with httpx2.Client(transport=httpx2.HTTPTransport(retries=10), timeout=30) as http:
-        page = http.get(f"{address}/graphql", headers={"Accept": "text/html"})
-        healthy = image.run(image.health, is_read_only=True)
+    page = httpx2.get(f"{address}/graphql", headers={"Accept": "text/html"}, timeout=60)
+    healthy = image.run(image.health, is_read_only=True)
     status = Path(f"/proc/{container.pid}/status").read_text()
 
     assert page.status_code == 200
