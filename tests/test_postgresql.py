@@ -406,8 +406,11 @@ async def test_a_standby_is_not_used(server: StartedServer) -> None:
         assert await messages(timeline) == ["kept"]
 
 
-async def test_without_a_free_connection_all_is_busy_and_then_all_goes_on(
-    settings: Settings, engine: PostgresqlEngine
+@pytest.mark.parametrize(
+    ("none", "again"), [("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"), ("NOLOGIN", "LOGIN")]
+)
+async def test_while_no_connection_can_be_had_all_is_busy_and_then_all_goes_on(
+    settings: Settings, engine: PostgresqlEngine, none: str, again: str
 ) -> None:
     role = "service_without_connections"
     for statement in (
@@ -422,14 +425,14 @@ async def test_without_a_free_connection_all_is_busy_and_then_all_goes_on(
             author = await service.client()
             entry = await author.create_activity(await author.create_ticket(), message="before")
             place = entry["ticketId"], entry["id"]
-            engine.server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+            engine.server.execute(f"ALTER ROLE {role} {none}")
             engine.server.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE usename = 'service_without_connections'"
             )
 
             busy = await author.put(*place, {"message": "lost"})
-            engine.server.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1")
+            engine.server.execute(f"ALTER ROLE {role} {again}")
 
             assert (busy.status_code, busy.json()["code"]) == (503, "BUSY")
             assert busy.headers["Retry-After"] == "1"

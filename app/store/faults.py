@@ -15,7 +15,8 @@ class Fault(Enum):
     NO_ROOM = auto()
     UNWRITABLE = auto()  # the disk refuses writes: it is read-only, or broken
     INTERRUPTED = auto()  # the statement took too long, or `should_stop` ended it
-    LOST = auto()  # the connection ended, or none can be had
+    LOST = auto()  # the connection ended, or none can be had now
+    REFUSED = auto()  # the server lets this service in no longer: its role, password or database
     TO_REPEAT = auto()  # the database rolled this transaction back for another one: it is run again
 
 
@@ -35,6 +36,9 @@ _SQLITE_EXTENDED_CODES: Final = {
 _SQLSTATES: Final = {
     "25006": Fault.LOST,  # read_only_sql_transaction: the server has become a standby
     "25P03": Fault.LOST,  # idle_in_transaction_session_timeout: this process was too slow
+    "28000": Fault.REFUSED,  # invalid_authorization_specification
+    "28P01": Fault.REFUSED,  # invalid_password
+    "3D000": Fault.REFUSED,  # invalid_catalog_name
     "40001": Fault.TO_REPEAT,  # serialization_failure
     "40P01": Fault.TO_REPEAT,  # deadlock_detected
     "53100": Fault.NO_ROOM,  # disk_full
@@ -87,7 +91,7 @@ def as_told(error: Exception) -> Exception:
             return Busy("Another process holds the database; send the request again.")
         case Fault.INTERRUPTED:
             return Busy("The database took too long; send the request again.")
-        case Fault.LOST:
+        case Fault.LOST | Fault.REFUSED:
             return Busy("The database cannot be reached; send the request again.")
         case _:
             return error
