@@ -91,7 +91,7 @@ ZENDESK_TICKET: JSON = {
             "updated_at": "2026-02-01T00:00:00Z",
             "photo": {"content_url": f"{ZENDESK}/photos/ada.png"},
         },
-        {"id": 8, "name": "Grace Hopper"},
+        {"id": 8, "name": "Grace Hopper", "photo": {"content_url": "javascript:alert(1)"}},
     ],
 }
 
@@ -110,7 +110,8 @@ ZAMMAD_TICKET: JSON = {
             "ticket_id": 3,
             "from": "Bob Smith",
             "subject": "",
-            "body": "<div>It is <b>down</b>.<br>Since &lt; 9.</div><p>Bob</p>",
+            "body": "</style><div>It is <b>down</b>.<br/>Since &lt; 9.</div><style>b {}</style>"
+            "<p>Bob</p>",
             "content_type": "text/html",
             "type": "web",
             "sender": "Customer",
@@ -161,7 +162,7 @@ ZAMMAD_TICKET: JSON = {
         "User": {
             "1": {"id": 1, "firstname": "-", "lastname": ""},
             "4": {"id": 4, "firstname": "Bob", "lastname": "Smith"},
-            "5": {"id": 5, "firstname": "Eve", "lastname": ""},
+            "5": {"id": 5, "firstname": "Eve\n", "lastname": ""},
         }
     },
 }

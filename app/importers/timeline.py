@@ -13,6 +13,7 @@ from uuid import UUID, uuid5
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.activity.actors import MAX_NAME_LENGTH, mistake_in_url
 from app.activity.state import ActivityType, ChangeType
 from app.activity.values import JSONObject
 from app.errors import InvalidInput
@@ -86,8 +87,8 @@ class Timeline:
                 person.key,
                 kind="actor",
                 id=id_of(person.key),
-                name=person.name,
-                avatarUrl=person.avatar_url,
+                name=_printable(person.name),
+                avatarUrl=_shown(person.avatar_url),
                 updatedAt=person.updated_at,
             )
         latest = self.created.at
@@ -137,6 +138,17 @@ class Timeline:
             raise InvalidInput(f"{name}: {error}.") from None
 
 
+def _printable(name: str | None) -> str | None:
+    """Return a name as this service has names: without line ends, and not too long."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in name or "")
+    return " ".join(printable.split())[:MAX_NAME_LENGTH] or None
+
+
+def _shown(url: str | None) -> str | None:
+    """Return the address of a picture, if this service lets pages show it."""
+    return None if url is None or mistake_in_url(url) else url
+
+
 def read_record(text: bytes, model: type[S]) -> S:
     """Read one record. Raises InvalidInput that names the member."""
     try:
@@ -170,7 +182,7 @@ class _Text(HTMLParser):
             self.parts.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in _HIDDEN
+        self._hidden = max(self._hidden - (tag in _HIDDEN), 0)
         if tag in _LINE_ENDS and self.parts and not self.parts[-1].endswith("\n"):
             self.parts.append("\n")
 

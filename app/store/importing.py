@@ -17,7 +17,13 @@ from sqlalchemy import Row, Select, Table, and_, exists, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
-from app.activity.input_limits import InputLimits, check_json_object, check_message
+from app.activity.actors import ActorUpdate
+from app.activity.input_limits import (
+    InputLimits,
+    check_json_object,
+    check_message,
+    check_reason,
+)
 from app.errors import InvalidInput
 from app.store import rows
 from app.store.bulk import insert_rows
@@ -176,6 +182,10 @@ class Importer:
         if line["kind"] == "entry" or line["kind"] == "change":
             check_message(line["message"], self.limits)
             check_json_object(line["metadata"], self.limits, "metadata")
+        if line["kind"] == "change" and line["reason"] is not None:
+            check_reason(line["reason"])
+        elif line["kind"] == "actor":
+            ActorUpdate(UUID(line["id"]), line["name"], line["avatar_url"]).check()
         return line
 
     def _wrong(self, message: str) -> LineWrong:
