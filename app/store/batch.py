@@ -79,12 +79,10 @@ def find_held(session: Session, ticket_ids: Collection[UUID]) -> set[UUID]:
 def load_state(session: Session, commands: Sequence[Command]) -> State:
     """Read every row the commands name, and lock their tickets until the COMMIT."""
     ticket_ids = set[UUID]().union(*(command.ticket_ids for command in commands))
-    keys = set[Key]().union(*(command.keys for command in commands))
     new_ids = set[UUID]().union(*(command.new_ids for command in commands))
     tickets = session.exec(_SELECT_TICKETS, params={"ids": list(ticket_ids)})
-    found = session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)})
-    activities = [Activity(*row) for row in found]
     in_use = _load_ids_in_use(session, new_ids)
+    activities = _load_activities(session, in_use, commands)
     return State(
         tickets={row.id: Ticket(*row) for row in tickets},
         activities={activity.key: activity for activity in activities},
@@ -97,6 +95,23 @@ def _load_ids_in_use(session: Session, new_ids: set[UUID]) -> set[UUID]:
     if not new_ids:
         return set()
     return set(session.exec(_SELECT_IDS_IN_USE, params={"ids": list(new_ids)}))
+
+
+def _load_activities(
+    session: Session, in_use: set[UUID], commands: Sequence[Command]
+) -> list[Activity]:
+    """Return what the commands name. What a creation names is there only if its id is in use."""
+    keys = set[Key]().union(
+        *(
+            command.keys
+            for command in commands
+            if not command.new_ids or not in_use.isdisjoint(command.new_ids)
+        )
+    )
+    if not keys:
+        return []
+    found = session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)})
+    return [Activity(*row) for row in found]
 
 
 def _repeated(activities: Sequence[Activity], commands: Sequence[Command]) -> list[Activity]:
