@@ -31,6 +31,7 @@ from app.log import configure_log, flush_log
 from app.main import create_app, create_timeline, open_settings_database, running
 from app.server.listener import (
     exposure,
+    is_for_this_machine,
     listen,
     origin_of,
     raise_descriptor_limit,
@@ -65,13 +66,13 @@ T = TypeVar("T")
 
 def serve(options: argparse.Namespace) -> None:
     settings = read_settings()
-    if options.demo:
-        settings = settings.for_demo()
     create_app(settings)  # raises where a setting is wrong, before anything is written
     configure_log(settings)
     require_usable_certificate(settings)
     raise_descriptor_limit()
     with listen(settings) as listener:
+        if options.demo or is_for_this_machine(listener, settings):
+            settings = settings.without_default_rate_limits()
         prepare = _prepare_database if settings.migrate_at_start else _check_database
         asyncio.run(prepare(settings))
         tokens = asyncio.run(_prepare_demo(settings)) if options.demo else []

@@ -242,8 +242,9 @@ class Settings(BaseSettings):
         default=6000,
         le=_MAX_INT,
         description=(
-            "Requests and operations a minute that one token may send; 0 for no limit. With "
-            "`--demo` there is none unless it is set; so with the next two."
+            "Requests and operations a minute that one token may send; 0 for no limit. Unless it "
+            "is set there is none with `--demo`, nor where only this machine reaches the service: "
+            "on a loopback address, with no proxy named. So with the next two."
         ),
     )
     rate_limit_cost: NonNegativeInt = Field(
@@ -454,8 +455,8 @@ class Settings(BaseSettings):
             )
         return self
 
-    def for_demo(self) -> Self:
-        """Return the settings of a service to try: without limits of rates that are not set."""
+    def without_default_rate_limits(self) -> Self:
+        """Return the settings without limits of rates that are not set, for a service to try."""
         limits = ("rate_limit_requests", "rate_limit_cost", "rate_limit_failures")
         unset = {name: 0 for name in limits if name not in self.model_fields_set}
         return self.model_copy(update=unset)

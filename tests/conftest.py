@@ -119,14 +119,16 @@ def database_url(engine: Engine) -> Iterator[str]:
 def settings(database_url: str, interpreted_first: int) -> Settings:
     """Settings of a service with an empty database of its own, without limits of rates."""
     settings = Settings(database_url=database_url, interpreted_first=interpreted_first)
-    return settings.for_demo()
+    return settings.without_default_rate_limits()
 
 
 @pytest.fixture(scope="module")
 def blank(engine: Engine, interpreted_first: int) -> Iterator[Settings]:
     """Settings of a database that the examples of a property-based test share."""
     url = engine.new_database()
-    yield Settings(database_url=url, interpreted_first=interpreted_first).for_demo()
+    yield Settings(
+        database_url=url, interpreted_first=interpreted_first
+    ).without_default_rate_limits()
     engine.drop(url)
 
 

@@ -1,9 +1,11 @@
 """How much one token may ask for in a minute, on every door, and who sends no valid token."""
 
 import asyncio
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,7 +24,9 @@ from tests.support.live import (
     subscribe,
     web_socket,
 )
+from tests.support.process import ROOT, environment, token
 from tests.support.service import CREATE_TICKET, JSON, Client, Clock, Service, activity_url, start
+from tests.test_metrics import free_port
 
 pytestmark = pytest.mark.any_engine
 
@@ -331,10 +335,40 @@ def limits_of(settings: Settings) -> list[int]:
     ]
 
 
+@pytest.mark.parametrize("trusted", ["", "127.0.0.1"])
+def test_what_only_this_machine_reaches_has_limits_behind_a_proxy_alone(
+    tmp_path: Path, trusted: str
+) -> None:
+    file, port = tmp_path / "limits.db", str(free_port())
+    command = str(ROOT / ".venv/bin/ticket-activity")
+    subprocess.run([command, "migrate"], env=environment(file), check=True, capture_output=True)
+    access = token(file, "activity:read")
+    settings = environment(file, port=port, trusted_proxies=trusted)
+    with subprocess.Popen([command, "serve"], env=settings, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr
+            while b"127.0.0.1" not in process.stderr.readline():
+                pass
+            answer = httpx2.post(
+                f"http://127.0.0.1:{port}/graphql",
+                json={"query": "{ viewer { id } }"},
+                headers={"Authorization": f"Bearer {access}"},
+            )
+        finally:
+            process.terminate()
+
+    assert answer.status_code == 200
+    assert ("RateLimit" in answer.headers) == bool(trusted)
+
+
 def test_a_demo_has_no_limits_but_those_that_are_set() -> None:
     assert limits_of(Settings()) == [6000, 1_000_000, 30]
-    assert limits_of(Settings().for_demo()) == [0, 0, 0]
-    assert limits_of(Settings(rate_limit_cost=10_000).for_demo()) == [0, 10_000, 0]
+    assert limits_of(Settings().without_default_rate_limits()) == [0, 0, 0]
+    assert limits_of(Settings(rate_limit_cost=10_000).without_default_rate_limits()) == [
+        0,
+        10_000,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(

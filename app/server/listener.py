@@ -55,6 +55,12 @@ def require_usable_certificate(settings: Settings) -> None:
         ) from None
 
 
+def is_for_this_machine(listener: socket.socket, settings: Settings) -> bool:
+    """Whether only this machine reaches the service, as far as the settings say."""
+    host = listener.getsockname()[0]
+    return ip_address(host).is_loopback and not settings.trusted_proxies
+
+
 def exposure(listener: socket.socket, settings: Settings, *, has_demo: bool) -> Iterator[str]:
     """Yield what a service that can be reached from other machines gives away."""
     host = listener.getsockname()[0]
