@@ -75,8 +75,7 @@ def check_json_object(value: object, limits: InputLimits, name: str) -> None:
         at_least += _least_size(container)
         if at_least > limits.max_metadata_bytes:
             raise _too_large(limits, name)
-        _check_values(place, container, name)
-        pending += _inner_containers(place, depth, container)
+        pending += _check_values(place, depth, container, name)
     if len(encode_json(value)) > limits.max_metadata_bytes:
         raise _too_large(limits, name)
 
@@ -100,29 +99,32 @@ def _least_size(container: dict[str, Any] | list[Any]) -> int:
     return 5 * len(container) + sum(map(len, container))
 
 
-def _check_values(place: _Place, container: dict[str, Any] | list[Any], name: str) -> None:
-    """Raise InvalidInput for the first value or member name that cannot be stored exactly."""
-    for member in container if isinstance(container, dict) else ():
-        if fault := fault_in_text(member):
-            raise InvalidInput(f"{_dotted(place)} has a member whose name {fault}.", path=(name,))
-    for key, item in _items(container):
+def _check_values(
+    place: _Place, depth: int, container: dict[str, Any] | list[Any], name: str
+) -> list[_Container]:
+    """Return the containers in a container.
+
+    Raise InvalidInput for the first value or member name that cannot be stored exactly.
+    """
+    items: Iterable[tuple[str | int, Any]]
+    if isinstance(container, dict):
+        for member in container:
+            if fault := fault_in_text(member):
+                raise InvalidInput(
+                    f"{_dotted(place)} has a member whose name {fault}.", path=(name,)
+                )
+        items = container.items()
+    else:
+        items = enumerate(container)
+    inner: list[_Container] = []
+    for key, item in items:
         check = _CHECKS.get(type(item), _fault_in_other)
-        if check and (fault := check(item)):
+        if check is None:
+            if isinstance(item, dict | list):
+                inner.append(((place, key), depth + 1, item))
+        elif fault := check(item):
             raise InvalidInput(f"{_dotted((place, key))} {fault}.", path=(name,))
-
-
-def _items(container: dict[str, Any] | list[Any]) -> Iterable[tuple[str | int, Any]]:
-    return container.items() if isinstance(container, dict) else enumerate(container)
-
-
-def _inner_containers(
-    place: _Place, depth: int, container: dict[str, Any] | list[Any]
-) -> Iterable[_Container]:
-    return [
-        ((place, key), depth + 1, item)
-        for key, item in _items(container)
-        if isinstance(item, dict | list)
-    ]
+    return inner
 
 
 def fault_in_text(text: str) -> str | None:

@@ -48,9 +48,12 @@ def fill(ballast: Path) -> None:
 
 
 def strace_refusal() -> str | None:
-    """Return why the system calls of a process cannot be watched here; None if they can."""
+    """Return why the system calls of another process cannot be watched here; None if they can."""
     if not shutil.which("strace"):
         return "strace is not installed"
+    scope = Path("/proc/sys/kernel/yama/ptrace_scope")
+    if os.geteuid() != 0 and scope.exists() and scope.read_text().strip() != "0":
+        return "this user may watch no process but its own children (ptrace_scope)"
     tried = subprocess.run(
         ["strace", "-f", "-o", os.devnull, "true"], capture_output=True, text=True, check=False
     )
