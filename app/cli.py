@@ -25,6 +25,7 @@ from app.commands import (
     list_all,
     migrate_database,
     print_sdl,
+    remove_old,
     revoke,
     serve,
     set_actor,
@@ -128,6 +129,16 @@ def _parser() -> argparse.ArgumentParser:
         "--apply", action="store_true", help="do it; otherwise it only says what it would change"
     )
     erasing.set_defaults(command=erase)
+    retaining = commands.add_parser(
+        "retain", help="remove entries and history that are older than a time"
+    )
+    retaining.add_argument(
+        "--older-than", type=_age, required=True, help="such as 730d, 12h or 30m"
+    )
+    retaining.add_argument(
+        "--apply", action="store_true", help="do it; otherwise it only says what it would remove"
+    )
+    retaining.set_defaults(command=remove_old)
     actors = commands.add_parser("actor", help="name the actors")
     _add_actor_commands(actors.add_subparsers(required=True, metavar="COMMAND"))
     tokens = commands.add_parser("token", help="issue, list and revoke tokens")
@@ -224,9 +235,15 @@ def _uuid(text: str) -> UUID:
 
 
 def _duration(text: str) -> timedelta | None:
-    if text == "never":
-        return None
+    return None if text == "never" else _parse_duration(text, "such as 90d, or never")
+
+
+def _age(text: str) -> timedelta:
+    return _parse_duration(text, "such as 730d")
+
+
+def _parse_duration(text: str, example: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if not match:
-        raise argparse.ArgumentTypeError("give a number and d, h or m, such as 90d, or never")
+        raise argparse.ArgumentTypeError(f"give a number and d, h or m, {example}")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})

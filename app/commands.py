@@ -29,6 +29,7 @@ from app.errors import InvalidInput
 from app.graphql.schema import print_schema
 from app.log import configure_log, flush_log
 from app.main import create_app, create_timeline, open_settings_database, running
+from app.retention import retain
 from app.server.listener import (
     exposure,
     is_for_this_machine,
@@ -154,9 +155,20 @@ def erase(options: argparse.Namespace) -> None:
     new_id = asyncio.run(
         erase_actor(settings, options.id, show_progress, redacts=options.redact_messages)
     )
+    print(f"Erased: {new_id} takes the place of the id.")
+
+
+def remove_old(options: argparse.Namespace) -> None:
+    """Say what is older than a time; with `--apply`, remove it."""
+    before = utc_now() - options.older_than
+    removing = partial(retain, before=before, tell=show_progress, applies=options.apply)
+    counts = asyncio.run(with_database(read_settings(), removing))
+    for kind, count in counts.items():
+        print(f"{count} {kind}")
     print(
-        f"Erased: {new_id} takes the place of the id. Processes that serve may show pages with the "
-        "old one from memory until their tickets change: restart them, or send SIGHUP."
+        f"Removed: they were from before {format_datetime(before)}."
+        if options.apply
+        else "Nothing is changed. Run it with --apply to remove them."
     )
 
 

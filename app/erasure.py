@@ -8,6 +8,8 @@ from functools import partial
 from typing import Final
 from uuid import UUID
 
+from sqlmodel import Session
+
 from app.activity.commands import RedactActivity
 from app.activity.values import utc_now
 from app.auth import Scope, Viewer
@@ -39,8 +41,12 @@ async def erase_actor(settings: Settings, actor_id: UUID, report: Report, *, red
         if redacts:
             await _redact(timeline, replacement_id)
         await timeline.sweeper.forget_answers()
-        await database.write(partial(erasure.end_erasure, actor_id=actor_id))
-        await database.write(database.mark_erasure)
+
+        def end(session: Session) -> None:
+            erasure.end_erasure(session, actor_id)
+            database.mark_erasure(session)
+
+        await database.write(end)
         await database.erase()
     return replacement_id
 

@@ -8,6 +8,7 @@ ServiceError
         InvalidInput            422  an argument breaks a rule
         IdTaken                 409  another object has the id
         TicketMerged            409  the ticket was merged into another one
+    CursorExpired               410  what came after the cursor is not all kept any more
     IdempotencyKeyReused        422  the key came with another request before
     TooManyIdempotencyKeys      429  the token has used too many keys of late
     RateLimited                 429  the token, or the address, has sent too much of late
@@ -129,6 +130,19 @@ def user_error(
         return VersionConflict(message, path=path, current=current)
     [error] = [error for error in UserError.__subclasses__() if error.code == code]
     return error(message, path=path)
+
+
+class CursorExpired(ServiceError):
+    """Some of what comes after a cursor was removed because it was too old."""
+
+    code, status = "CURSOR_EXPIRED", 410
+
+    def __init__(
+        self,
+        what: str = "The changes after this cursor",
+        then: str = "read the timeline anew, and go on after its changesCursor",
+    ) -> None:
+        super().__init__(f"{what} are not all kept any more: {then}.", path=("after",))
 
 
 class IdempotencyKeyReused(ServiceError):

@@ -65,8 +65,17 @@ def _listed_index(name: str, *columns: str) -> Index:
     return _index_of_some(name, *columns, where="deleted_at IS NULL")
 
 
+def _count_from(first: int) -> Any:
+    """Return a count that rows have which are inserted without it."""
+    return Field(sa_type=BigInteger, sa_column_kwargs={"server_default": str(first)})
+
+
 class Ticket(SQLModel, table=True):
-    """`last_seq` counts the changes of the ticket. A unit of work locks this row first."""
+    """`last_seq` counts the changes of the ticket. A unit of work locks this row first.
+
+    `forgotten_seq` is the newest change that was removed because it was too old. `edition` counts
+    how often rows of the ticket were removed or rewritten by anything but a change.
+    """
 
     __tablename__: ClassVar[str] = "ticket"
     __table_args__ = (
@@ -79,12 +88,15 @@ class Ticket(SQLModel, table=True):
     last_seq: int = Field(sa_type=BigInteger)
     last_changed_at: datetime = Field(sa_type=UtcMilliseconds)
     merged_into_id: UUID | None = Field(default=None, foreign_key="ticket.id")
+    forgotten_seq: int = _count_from(0)
+    edition: int = _count_from(0)
 
 
 class Node(SQLModel, table=True):
     """Every id in use, of a ticket or of an entry, with its ticket. A ticket's row names itself.
 
-    The primary key keeps two tickets or entries from having the same id.
+    The primary key keeps two tickets or entries from having the same id. The row of an entry that
+    was too old stays: a repeated creation must not bring it back.
     """
 
     __tablename__: ClassVar[str] = "node"
@@ -97,7 +109,8 @@ class Node(SQLModel, table=True):
 class TicketActivity(SQLModel, table=True):
     """The entries as they are now.
 
-    The row of a deleted entry stays, with `deleted_at`: its history refers to it.
+    The row of a deleted entry stays, with `deleted_at`: its history refers to it. `first_version`
+    is the oldest version that the history still has.
     """
 
     __tablename__: ClassVar[str] = "ticket_activity"
@@ -130,6 +143,7 @@ class TicketActivity(SQLModel, table=True):
     updated_by_id: UUID | None
     deleted_at: datetime | None = Field(sa_type=UtcMilliseconds)
     redacted_version: int | None
+    first_version: int = Field(sa_column_kwargs={"server_default": "1"})
 
 
 class TicketActivityChange(SQLModel, table=True):
@@ -160,13 +174,17 @@ class TicketActivityChange(SQLModel, table=True):
 
 
 class CursorKey(SQLModel, table=True):
-    """The key that encrypts feed cursors. There is one row, which a migration inserted."""
+    """The key that encrypts feed cursors. There is one row, which a migration inserted.
+
+    Cursors of positions before `valid_since` have expired.
+    """
 
     __tablename__: ClassVar[str] = "cursor_key"
     __table_args__ = _WITHOUT_ROWID
 
     id: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     key: bytes
+    valid_since: datetime | None = Field(default=None, sa_type=UtcMilliseconds)
 
 
 class AccessToken(SQLModel, table=True):

@@ -19,15 +19,16 @@ from sqlmodel import Session
 from app.activity import policy
 from app.activity.actors import Actor, ActorUpdate, check_actors
 from app.activity.commands import Command, RedactActivity
-from app.activity.cursors import FeedCursors
+from app.activity.cursors import FeedCursors, FeedPosition, require_kept
 from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
 from app.activity.listing import EVERYTHING, Filter, Listing, Page, Position, Side, Window
 from app.activity.outcomes import Outcome
-from app.activity.state import Activity, Redaction, Revision, Ticket
+from app.activity.state import Activity, Redaction, Revision, Ticket, TicketState
 from app.activity.visible_changes import Begun, RecordedChange, SeenChange, as_seen
 from app.auth import Viewer
 from app.errors import (
+    CursorExpired,
     InvalidInput,
     NotFound,
     QueryTooComplex,
@@ -60,10 +61,10 @@ SHORT_MERGE: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """`end` is the `seq` up to which the feed was read: where the next page begins."""
+    """`end` is the position up to which the feed was read: where the next page begins."""
 
     items: list[SeenChange]
-    end: int
+    end: FeedPosition
     has_more: bool
 
 
@@ -73,6 +74,7 @@ class View:
 
     viewer: Viewer
     snapshot: Snapshot
+    clock: Callable[[], datetime]
     cursors: FeedCursors
     cache: TimelineCache
     _loading: "dict[Hashable, asyncio.Future[Any]]" = field(default_factory=dict)
@@ -102,8 +104,8 @@ class View:
         """Return actors in the order of the ids, None where nothing is known of one."""
         return await self.snapshot.load_many(load_actors, ids)
 
-    async def load_merged(self, ticket_id: UUID) -> tuple[tuple[UUID, int], ...]:
-        """Return the tickets merged into one, each with the `seq` of its newest change.
+    async def load_merged(self, ticket_id: UUID) -> tuple[TicketState, ...]:
+        """Return the tickets merged into one, in the state that the snapshot has of them.
 
         Raises QueryTooComplex if there are too many for one timeline.
         """
@@ -193,10 +195,14 @@ class View:
     async def load_changes(self, ticket_id: UUID, *, after: str | None, size: int) -> FeedPage:
         """Return what the viewer sees of a ticket's changes after a cursor, the oldest first.
 
-        Raises NotFound and InvalidInput.
+        Without a cursor they are those that are kept. Raises NotFound, InvalidInput and
+        CursorExpired.
         """
-        _, seq = await self.feed_position(ticket_id, after)
-        seq = seq or 0
+        ticket, begin = await self.feed_position(ticket_id, after)
+        if begin is None:
+            valid_since = await self.snapshot.load(queries.load_valid_since)
+            begin = FeedPosition(ticket.forgotten_seq, valid_since or ticket.created_at)
+        seq = begin.seq
         seen: list[SeenChange] = []
         while changes := await self.snapshot.load(
             partial(queries.load_changes, ticket_id=ticket_id, after=seq)
@@ -204,21 +210,31 @@ class View:
             seen += as_seen(self.viewer, changes, EVERYTHING)
             if len(seen) > size:
                 seen = seen[:size]
-                return FeedPage(seen, seen[-1].seq if seen else seq, has_more=True)
+                # While an operator removes old changes, those that still stand can be read.
+                at = max(begin.at, seen[-1].position.at) if seen else begin.at
+                end = seen[-1].seq if seen else begin.seq
+                return FeedPage(seen, FeedPosition(end, at), has_more=True)
             seq = changes[-1].seq
-        return FeedPage(seen, seq, has_more=False)
+        return FeedPage(seen, FeedPosition(seq, self.clock()), has_more=False)
 
-    async def feed_position(self, ticket_id: UUID, after: str | None) -> tuple[Ticket, int | None]:
-        """Return the ticket and the `seq` of the cursor. Raises NotFound and InvalidInput."""
+    async def feed_position(
+        self, ticket_id: UUID, after: str | None
+    ) -> tuple[Ticket, FeedPosition | None]:
+        """Return the ticket and the position of the cursor.
+
+        Raises NotFound, InvalidInput and CursorExpired.
+        """
         [ticket] = await self.load_tickets([ticket_id])
         if ticket is None:
             raise NotFound(f"There is no ticket {ticket_id}.", path=("ticketId",))
         if after is None:
             return ticket, None
-        seq = self.cursors.open(ticket_id, after)
-        if seq > ticket.last_seq:
+        position = self.cursors.open(ticket_id, after)
+        if position.seq > ticket.last_seq:
             raise InvalidInput("after is ahead of the ticket's changes.", path=("after",))
-        return ticket, seq
+        valid_since = await self.snapshot.load(queries.load_valid_since)
+        require_kept(position, ticket.forgotten_seq, valid_since)
+        return ticket, position
 
 
 @dataclass(slots=True, eq=False)
@@ -352,7 +368,7 @@ class Timeline:
 
     def view(self, viewer: Viewer, snapshot: Snapshot) -> View:
         """Return what a viewer sees of a snapshot. Raises Forbidden."""
-        return View(viewer, snapshot, self.cursors, self.cache)
+        return View(viewer, snapshot, self.clock, self.cursors, self.cache)
 
     async def read(self, viewer: Viewer, look: Callable[[View], Awaitable[T]]) -> T:
         """Return what `look` returns for a view of one snapshot. `look` may be called twice.
@@ -368,23 +384,30 @@ class Timeline:
     ) -> AsyncGenerator[Begun | SeenChange]:
         """Return the changes that the viewer sees and that pass the filter: after a cursor, or new.
 
-        The first item is Begun. Raises NotFound, InvalidInput and TooManyStreams; the stream
-        raises Reconnect when the service shuts down.
+        The first item is Begun. Raises NotFound, InvalidInput and TooManyStreams; the stream raises
+        CursorExpired, also instead of its first item, and Reconnect when the service shuts down.
         """
-        ticket, seq = await self.read(viewer, lambda view: view.feed_position(ticket_id, after))
+        try:
+            ticket, begin = await self.read(
+                viewer, lambda view: view.feed_position(ticket_id, after)
+            )
+        except CursorExpired as error:
+            # Within the stream: a request that is refused graphql-sse would send again and again.
+            return _failing(error)
         if self._streams[viewer.token_id] >= self.max_streams:
             raise TooManyStreams(
                 f"The token has {self.max_streams} subscriptions open, which is the limit."
             )
-        return self._follow(viewer, ticket, ticket.last_seq if seq is None else seq, wanted)
+        begin = begin or FeedPosition(ticket.last_seq, self.clock())
+        return self._follow(viewer, ticket_id, begin, wanted)
 
     async def _follow(
-        self, viewer: Viewer, ticket: Ticket, seq: int, wanted: Filter
+        self, viewer: Viewer, ticket_id: UUID, begin: FeedPosition, wanted: Filter
     ) -> AsyncGenerator[Begun | SeenChange]:
         self._streams[viewer.token_id] += 1
         try:
-            yield Begun(seq)
-            async with aclosing(self.feed.follow(ticket.id, seq, viewer.token_id)) as batches:
+            yield Begun(begin)
+            async with aclosing(self.feed.follow(ticket_id, begin.seq, viewer.token_id)) as batches:
                 async for changes in batches:
                     for change in await self._seen(viewer, changes, wanted):
                         yield change
@@ -404,6 +427,11 @@ class Timeline:
         async with self._matching:
             await asyncio.sleep(0)
             return list(as_seen(viewer, changes, wanted))
+
+
+async def _failing(error: CursorExpired) -> AsyncGenerator[Begun | SeenChange]:
+    raise error
+    yield
 
 
 def _expected(verdict: Verdict) -> Outcome | UserError:

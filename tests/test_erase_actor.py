@@ -11,7 +11,7 @@ from sqlmodel import Session
 from app.auth import Scope
 from app.cli import main
 from app.store.erasure import begin_erasure, count_traces
-from tests.support.live import feed
+from tests.support.live import feed, follow, receive, web_socket
 from tests.support.service import JSON, Client, Service
 
 UPSERT = """
@@ -105,6 +105,7 @@ async def test_the_id_is_replaced_everywhere_and_the_name_is_gone(
     other = await service.client(*Scope)
     ticket_id = await write(person, other)
     key = {"Idempotency-Key": "one"}
+    # The process that serves has the page in memory now.
     await person.put(ticket_id, (await look(other, ticket_id))[-1]["id"], {}, **key)
 
     assert await run("erase-actor", str(person.actor_id), "--apply") == 0
@@ -121,14 +122,32 @@ async def test_the_id_is_replaced_everywhere_and_the_name_is_gone(
     }
     service.clock.advance(seconds=6)  # for as long a token that was revoked may be believed
     assert (await person.get(ticket_id, new_id)).status_code == 401
-    # A change makes the pages in memory be read anew.
-    await other.create_activity(ticket_id)
     nodes = await look(other, ticket_id)
     mine = [node for node in nodes if node["actorId"] == new_id]
     assert [(node["actor"] or {}).get("name") for node in mine] == [None, None]
     assert {node["message"] for node in mine} == {SECRET, f"{SECRET} again"}
     told = str(nodes) + str(await feed(other, ticket_id))
     assert str(person.actor_id) not in told
+
+
+async def test_changes_kept_for_subscribers_name_the_new_id(
+    service: Service, person: Client, origin: str
+) -> None:
+    other = await service.client(*Scope)
+    ticket_id = await person.create_ticket()
+    async with web_socket(origin, other.token) as ws:
+        begun = await follow(ws, ticketId=ticket_id)
+        await person.create_activity(ticket_id)
+        await receive(ws)  # a process keeps the newest changes while somebody follows
+
+        assert await run("erase-actor", str(person.actor_id), "--apply") == 0
+        await other.create_activity(ticket_id)
+        await receive(ws)
+
+        await follow(ws, "2", ticketId=ticket_id, after=begun)
+        change = await receive(ws)
+    assert change["payload"]["data"]["ticketActivityChanges"]["change"]["activityId"]
+    assert str(person.actor_id) not in str(change)
 
 
 async def test_messages_are_redacted_if_that_is_asked(service: Service, person: Client) -> None:

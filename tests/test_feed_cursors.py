@@ -2,6 +2,7 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.activity.cursors import KEY_BYTES, FeedCursors
+from app.activity.cursors import KEY_BYTES, FeedCursors, FeedPosition
+from app.activity.values import from_milliseconds, to_milliseconds, utc_now
 from app.errors import InvalidInput
 from app.settings import Settings
 from app.store.database import open_database
@@ -91,9 +93,9 @@ FORGED: dict[str, Callable[[str, str, str], str]] = {
     "cut": lambda _id, cursor, _other: cursor[:-4],
     "with more behind it": lambda _id, cursor, _other: f"{cursor}AAAA",
     "under another key": lambda ticket_id, _cursor, _other: FeedCursors(b"k" * KEY_BYTES).seal(
-        UUID(ticket_id), 1
+        UUID(ticket_id), FeedPosition(1, utc_now())
     ),
-    "of zeros": lambda _id, _cursor, _other: "A" * 48,
+    "of zeros": lambda _id, _cursor, _other: "A" * 56,
     "with a character that base64 has not": lambda _id, cursor, _other: f"{cursor[:-1]}!",
 }
 
@@ -127,7 +129,7 @@ async def test_a_cursor_neither_shows_nor_compares(service: Service, author: Cli
 
     cursors = [*same, *ends, later[0], later[1]["endCursor"]]
     assert len(set(cursors)) == len(cursors), "none equals another, whether or not it changed"
-    assert {len(cursor) for cursor in cursors} == {48}
+    assert {len(cursor) for cursor in cursors} == {56}
     assert [seq_of(service, ticket_id, cursor) for cursor in cursors] == [1] * 4 + [301] * 2
 
 
@@ -192,18 +194,30 @@ async def test_every_database_has_a_key_of_its_own(tmp_path: Path) -> None:
 cursors = FeedCursors(b"0123456789abcdef" * 2)
 
 
-@given(ticket_id=st.uuids(), seq=st.integers(0, 2**63 - 1))
-def test_a_cursor_opens_for_its_ticket_and_for_no_other(ticket_id: UUID, seq: int) -> None:
-    cursor = cursors.seal(ticket_id, seq)
+positions = st.builds(
+    FeedPosition,
+    st.integers(0, 2**63 - 1),
+    st.integers(
+        to_milliseconds(datetime.min.replace(tzinfo=UTC)),
+        to_milliseconds(datetime(6000, 1, 1, tzinfo=UTC)),
+    ).map(from_milliseconds),
+)
 
-    assert cursors.open(ticket_id, cursor) == seq
+
+@given(ticket_id=st.uuids(), position=positions)
+def test_a_cursor_opens_for_its_ticket_and_for_no_other(
+    ticket_id: UUID, position: FeedPosition
+) -> None:
+    cursor = cursors.seal(ticket_id, position)
+
+    assert cursors.open(ticket_id, cursor) == position
     with pytest.raises(InvalidInput):
         cursors.open(UUID(int=ticket_id.int ^ 1), cursor)
 
 
 @given(
     text=st.text()
-    | st.binary(min_size=36, max_size=36).map(lambda b: urlsafe_b64encode(b).decode())
+    | st.binary(min_size=42, max_size=42).map(lambda b: urlsafe_b64encode(b).decode())
 )
 def test_no_text_opens(text: str) -> None:
     with pytest.raises(InvalidInput):

@@ -26,7 +26,7 @@ FLOORS = [
     {"app.rest", "app.health", "app.metrics"},
     {"app.tracing"},
     {"app.main"},
-    {"app.demo", "app.erasure", "app.environment", "app.importers", "app.server"},
+    {"app.demo", "app.erasure", "app.retention", "app.environment", "app.importers", "app.server"},
     {"app.backups", "app.commands"},
     {"app.transfer"},
     {"app.cli"},

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from app.auth import Scope, parse_token
 from app.demo import COMMENT, PRINTER
 from app.models import AccessToken
 from app.store.database import open_database
+from app.store.retention import expire_cursors
 from app.store.tokens import create_token
 from tests.support.process import ROOT, Process, serve
 
@@ -46,6 +48,17 @@ const show = ({ data, ...rest }) => {
     console.log(data.ticketActivityChanges.change.ticketActivity.message);
 };
 const refused = async (response) => console.log(await response.text());
+let known = changesCursor; // with what the page has shown at first
+const readTimeline = async (id) => {
+  const first = known;
+  known = undefined;
+  if (first) return first;
+  const body = JSON.stringify({ query: `{ ticket(id: "${id}") { changesCursor } }` });
+  const all = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+  const { data } = await (await fetch(url, { method: "POST", headers: all, body })).json();
+  console.log("read anew");
+  return data.ticket.changesCursor;
+};
 """
 FIRST = "globalThis.WebSocket ??= WebSocket;\n"
 # What `requestSubscription` does with an operation that Relay's compiler has read.
@@ -211,6 +224,33 @@ async def test_each_client_goes_on_with_a_fresh_token_when_the_first_one_expires
 
     shown = {name: follower.shown for name, follower in followers.items()}
     assert set(map(tuple, shown.values())) == {("0", "1", "2", "3")}
+    assert len(shown) == 6
+
+
+@pytest.mark.skipif(
+    not (NODE and MODULES),
+    reason="needs node, and RECIPES_NODE_MODULES to name a node_modules folder with the clients",
+)
+async def test_each_client_reads_the_timeline_anew_when_its_cursor_has_expired(
+    scripts: dict[str, Path], tmp_path: Path
+) -> None:
+    database = tmp_path / "demo.db"
+    with serve(database) as process:
+        yours = begin(process)
+        await on(database, partial(expire_cursors, before=utc_now()))
+        async with AsyncExitStack() as stack, asyncio.timeout(60):
+            followers = {
+                name: await stack.enter_async_context(follow(script, yours))
+                for name, script in scripts.items()
+            }
+            for follower in followers.values():
+                await follower.read_until("read anew")
+            write(process, range(2))
+            for follower in followers.values():
+                await follower.read_until("1")
+
+    shown = {name: follower.shown for name, follower in followers.items()}
+    assert set(map(tuple, shown.values())) == {("read anew", "0", "1")}
     assert len(shown) == 6
 
 

@@ -2,11 +2,14 @@
 
 A cursor of a list holds nothing but what its entry shows. A cursor of a feed holds a `seq`, which
 counts changes of private entries too, so it is encrypted: clients can neither read nor forge it.
+It also holds how old it is, because one that is too old has expired.
 """
 
 import re
 import secrets
 from base64 import b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
@@ -17,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from app.activity.listing import Order, OrderField, Position
 from app.activity.state import Activity
 from app.activity.values import from_milliseconds, to_milliseconds
-from app.errors import InvalidInput
+from app.errors import CursorExpired, InvalidInput
 
 _PLACE = re.compile(r"(created_at|updated_at) (-?\d{1,15}) ([0-9a-f]{32})", re.ASCII)
 _VERSION = re.compile(r"version (\d{1,9})", re.ASCII)
@@ -74,8 +77,31 @@ def _decode(cursor: str) -> str:
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _SEQ_BYTES: Final = 8
-_PURPOSE: Final = b"ticket-activity feed cursor 1 "
-_SEALED = re.compile(r"[A-Za-z0-9_-]{48}", re.ASCII)  # nonce, sealed `seq` and tag: 36 bytes
+_TIME_BYTES: Final = 6  # milliseconds, signed: until the year 6429
+_PURPOSE: Final = b"ticket-activity feed cursor 2 "
+_SEALED = re.compile(r"[A-Za-z0-9_-]{56}", re.ASCII)  # nonce, sealed position and tag: 42 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPosition:
+    """The position in a feed after the change `seq`, which was its end at a time.
+
+    For the position of a change that is when the change was written, otherwise when it was read.
+    """
+
+    seq: int
+    at: datetime
+
+
+def require_kept(position: FeedPosition, forgotten_seq: int, valid_since: datetime | None) -> None:
+    """Raise CursorExpired unless all changes after a position are kept, at `after`.
+
+    The age alone would do, but for clocks that differ and for entries imported with old times. The
+    `seq` alone would tell when a private entry was changed: its removal would end a cursor that
+    others hold.
+    """
+    if position.seq < forgotten_seq or (valid_since and position.at < valid_since):
+        raise CursorExpired
 
 
 class FeedCursors:
@@ -91,20 +117,23 @@ class FeedCursors:
         self.of_change = lru_cache(maxsize=1024)(self.seal)
         """As `seal`, cached: all subscribers who are sent a change may get the same cursor."""
 
-    def seal(self, ticket_id: UUID, seq: int) -> str:
-        """Return a new cursor of the position after the change `seq`."""
+    def seal(self, ticket_id: UUID, position: FeedPosition) -> str:
+        """Return a new cursor of a position."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, seq.to_bytes(_SEQ_BYTES), _PURPOSE + ticket_id.bytes)
+        at = to_milliseconds(position.at).to_bytes(_TIME_BYTES, signed=True)
+        plain = position.seq.to_bytes(_SEQ_BYTES) + at
+        sealed = self._cipher.encrypt(nonce, plain, _PURPOSE + ticket_id.bytes)
         return urlsafe_b64encode(nonce + sealed).decode()
 
-    def open(self, ticket_id: UUID, cursor: str) -> int:
-        """Return the `seq` of a cursor of that ticket's feed. Raises InvalidInput at `after`."""
+    def open(self, ticket_id: UUID, cursor: str) -> FeedPosition:
+        """Return the position of a cursor of that ticket's feed. Raises InvalidInput at `after`."""
         if _SEALED.fullmatch(cursor):
             data = b64decode(cursor, altchars=b"-_")
             nonce, sealed = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
             try:
-                seq = self._cipher.decrypt(nonce, sealed, _PURPOSE + ticket_id.bytes)
-                return int.from_bytes(seq)
+                plain = self._cipher.decrypt(nonce, sealed, _PURPOSE + ticket_id.bytes)
+                at = int.from_bytes(plain[_SEQ_BYTES:], signed=True)
+                return FeedPosition(int.from_bytes(plain[:_SEQ_BYTES]), from_milliseconds(at))
             except InvalidTag:
                 pass
         raise InvalidInput("after is not a cursor of the feed of this ticket.", path=("after",))

@@ -205,6 +205,11 @@ def _restorable(state: State, activity: Activity, version: int) -> Content:
             f"An entry of the type {activity.activity_type} is not restored: merge again instead.",
             path=("activityId",),
         )
+    if 0 < version < activity.first_version:
+        raise InvalidInput(
+            f"Version {version} is not kept any more; the oldest one is {activity.first_version}.",
+            path=("toVersion",),
+        )
     if content is None:
         raise InvalidInput(
             f"The activity has no version {version}; it is at version {activity.version}.",

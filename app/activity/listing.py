@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 from app.activity.input_limits import fault_in_text
-from app.activity.state import ABSENT, AbsentType, Activity, ActivityType
+from app.activity.state import ABSENT, AbsentType, Activity, ActivityType, TicketState
 from app.errors import InvalidInput
 
 MAX_TEXT_LENGTH: Final = 200
@@ -89,24 +89,26 @@ EVERYTHING: Final = Filter()
 class Listing:
     """The list that pages are cut from: the entries of a ticket that pass a filter, in an order.
 
-    `at_seq` is the `seq` of the ticket's newest change, which names the state that is listed.
-    `merged` are the tickets whose entries are listed too, each with its `seq`.
+    `merged` are the tickets whose entries are listed too.
     """
 
-    ticket_id: UUID
-    at_seq: int
+    ticket: TicketState
     wanted: Filter
     order: Order
-    merged: tuple[tuple[UUID, int], ...] = ()
+    merged: tuple[TicketState, ...] = ()
+
+    @property
+    def ticket_id(self) -> UUID:
+        return self.ticket.id
 
     @property
     def ticket_ids(self) -> list[UUID]:
-        return [self.ticket_id, *(ticket_id for ticket_id, _ in self.merged)]
+        return [ticket.id for ticket in self.state]
 
     @property
-    def state(self) -> tuple[tuple[UUID, int], ...]:
+    def state(self) -> tuple[TicketState, ...]:
         """What names the state that is listed, for caches."""
-        return ((self.ticket_id, self.at_seq), *self.merged)
+        return (self.ticket, *self.merged)
 
 
 @dataclass(frozen=True, slots=True)

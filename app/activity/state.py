@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from app.activity.values import JSONObject, parse_uuid
@@ -50,15 +50,37 @@ ABSENT: Final = Absent.ABSENT
 AbsentType = Literal[Absent.ABSENT]
 
 
+class TicketState(NamedTuple):
+    """What names a state of a ticket: all that is read of one state is the same.
+
+    Each change increases `seq`. `edition` counts what else changed its rows: erasures of actors,
+    and removals of what was too old. `forgotten_seq` is the newest change that was removed.
+    """
+
+    id: UUID
+    seq: int
+    edition: int
+    forgotten_seq: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """`last_seq` and `last_changed_at` are the `seq` and the time of the ticket's newest change."""
+    """`last_seq` and `last_changed_at` are the `seq` and the time of the ticket's newest change.
+
+    For `edition` and `forgotten_seq` see TicketState.
+    """
 
     id: UUID
     created_at: datetime
     last_seq: int
     last_changed_at: datetime
     merged_into_id: UUID | None
+    edition: int = 0
+    forgotten_seq: int = 0
+
+    @property
+    def state(self) -> TicketState:
+        return TicketState(self.id, self.last_seq, self.edition, self.forgotten_seq)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +88,7 @@ class Activity:
     """One entry of a ticket's timeline. `version` counts its changes, from 1.
 
     `redacted_version` is the version that the last redaction made. What the versions before it held
-    is stored nowhere any more.
+    is stored nowhere any more. `first_version` is the oldest one that the history still has.
     """
 
     ticket_id: UUID
@@ -83,6 +105,7 @@ class Activity:
     updated_by_id: UUID | None
     deleted_at: datetime | None = None
     redacted_version: int | None = None
+    first_version: int = 1
 
     @property
     def key(self) -> "Key":

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from app.activity.cursors import FeedPosition
 from app.activity.listing import Filter
 from app.activity.policy import can_see, sees_entry
 from app.activity.state import Activity, ChangeType
@@ -33,8 +34,10 @@ class RecordedChange:
         return self.activity.redacted_version == self.activity.version
 
     @property
-    def is_message_before_erased(self) -> bool:
-        return self.activity.version <= (self.activity.redacted_version or 0)
+    def is_message_before_lost(self) -> bool:
+        """Whether the version before the change was redacted, or removed from the history."""
+        entry = self.activity
+        return entry.version <= max(entry.redacted_version or 0, entry.first_version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,16 @@ class SeenChange:
     recorded: RecordedChange
     activity: Activity | None
 
+    @property
+    def position(self) -> FeedPosition:
+        return FeedPosition(self.seq, self.recorded.recorded_at)
+
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The first item of a subscription: the changes after `seq` follow."""
+    """The first item of a subscription: the changes after a position follow."""
 
-    seq: int
+    position: FeedPosition
 
 
 def as_seen(
@@ -65,8 +72,8 @@ def as_seen(
 
     The content of an entry is shown only to those who see the entry now. If it was deleted or made
     private since, they learn that it is gone, and nothing else. They learn it whatever their
-    filter: whether the entry passed it would reveal its content. Where a redaction has removed what
-    the entry said before, it is taken to have passed the text of the filter.
+    filter: whether the entry passed it would reveal its content. Where it is not stored any more
+    what the entry said before, it is taken to have passed the text of the filter.
     """
     now = {change.activity.id: change.is_private_now for change in changes}
     for change in changes:
@@ -81,7 +88,7 @@ def as_seen(
 
 
 def _passed(wanted: Filter, change: RecordedChange, before: Activity) -> bool:
-    if change.is_message_before_erased:
+    if change.is_message_before_lost:
         wanted = replace(wanted, text=None)
     return wanted.passes(before)
 

@@ -58,7 +58,7 @@ class TicketActivityChange:
         entry, is_gone = change.recorded.activity, change.activity is None
         id_ = strawberry.ID(str(entry.id))
         return cls(
-            cursor=cursors.of_change(entry.ticket_id, change.seq),
+            cursor=cursors.of_change(entry.ticket_id, change.position),
             change_type=change.change_type,
             activity_id=id_,
             removed_ticket_activity_id=id_ if change.change_type is ChangeType.REMOVED else None,

@@ -31,6 +31,10 @@ ERROR_CODES: Final = {
     "WRITE_IN_DOUBT": "The write is stored or it is not. Read before sending it again.",
     "COMMITTED_UNREAD": "The write stands, this part of its payload could not be read. Query it.",
     "DEADLINE_EXCEEDED": "The query took too long and was cancelled. Ask for less.",
+    "CURSOR_EXPIRED": (
+        "What comes after the cursor is not all kept any more. Read the timeline anew, and go on "
+        "after its `changesCursor`."
+    ),
     "IDEMPOTENCY_KEY_REUSED": (
         "The idempotency key came with another request before. Send this one with another key."
     ),

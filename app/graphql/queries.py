@@ -99,7 +99,8 @@ class Query:
     @strawberry.field(
         description=(
             "The feed of a ticket, page by page: what happened to its entries, in order, as the "
-            "viewer sees it. `NOT_FOUND` where there is no such ticket."
+            "viewer sees it. `NOT_FOUND` where there is no such ticket, `CURSOR_EXPIRED` where the "
+            "operator has removed changes after the cursor because they were too old."
         )
     )
     async def ticket_activity_changes(
@@ -109,7 +110,10 @@ class Query:
         after: Annotated[
             str | None,
             strawberry.argument(
-                description="List what comes after this cursor. Null or left out: from the start."
+                description=(
+                    "List what comes after this cursor. Null or left out: from the oldest change "
+                    "that is kept."
+                )
             ),
         ] = None,
         first: Annotated[

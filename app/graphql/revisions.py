@@ -9,6 +9,7 @@ import strawberry
 from app.activity.cursors import make_revision_cursor, parse_revision_cursor
 from app.activity.page_arguments import parse_size
 from app.activity.state import Activity, Redaction, Revision
+from app.errors import CursorExpired
 from app.graphql.actors import Actor, load_actor
 from app.graphql.context import Info
 from app.graphql.enums import ChangeType
@@ -21,7 +22,9 @@ class TicketActivityRevision:
     id: strawberry.ID = strawberry.field(
         description="Identifies the revision in caches. `node` does not find it."
     )
-    version: int = strawberry.field(description="The version of the entry, from 1, without gaps.")
+    version: int = strawberry.field(
+        description="The version of the entry, without gaps: from 1, or the oldest that is kept."
+    )
     change_type: ChangeType = strawberry.field(
         description="The kind of change that made this version."
     )
@@ -137,7 +140,7 @@ class TicketActivityRevisionConnection:
     )
     nodes: list[TicketActivityRevision] = strawberry.field(description="The revisions alone.")
     page_info: PageInfo = strawberry.field(description="Where this page is in the list.")
-    total_count: int = strawberry.field(description="How many revisions the entry has.")
+    total_count: int = strawberry.field(description="How many revisions of the entry are kept.")
 
 
 def load_revision_connection(
@@ -148,7 +151,10 @@ def load_revision_connection(
     The arguments are checked at once rather than by a task of each entry: a wrong one is wrong for
     every entry of the list, so that it ends the list at the first, not after thousands of errors.
     """
-    return _load(info, activity, parse_revision_cursor(after), parse_size(first, "first"))
+    start, size = parse_revision_cursor(after), parse_size(first, "first")
+    if 0 < start < activity.first_version - 1:
+        raise CursorExpired("The versions after this cursor", "begin with the oldest version")
+    return _load(info, activity, start, size)
 
 
 async def _load(
@@ -172,7 +178,7 @@ async def _load(
             start_cursor=edges[0].cursor if edges else None,
             end_cursor=edges[-1].cursor if edges else None,
             has_next=constant(end < activity.version),
-            has_previous=constant(start > 0),
+            has_previous=constant(start >= activity.first_version),
         ),
-        total_count=activity.version,
+        total_count=activity.version - activity.first_version + 1,
     )

@@ -48,7 +48,7 @@ class TicketActivityChangesPayload:
     def event_id(self) -> str:
         is_change = isinstance(self.event, SeenChange)
         make = self.cursors.of_change if is_change else self.cursors.seal
-        return make(self.ticket_id, self.event.seq)
+        return make(self.ticket_id, self.event.position)
 
     @strawberry.field(
         description="The position in the feed. When the stream is cut, subscribe again after it."
@@ -77,7 +77,9 @@ class Subscription:
         description=(
             "The changes of a ticket's entries, in order and each once: those after a cursor "
             "first, then what happens. The first event has no change: it confirms that the "
-            "subscription has begun. Needs the scope `activity:read`."
+            "subscription has begun. `CURSOR_EXPIRED` where the operator has removed changes after "
+            "the cursor because they were too old, at the beginning or while the client lags "
+            "behind. Needs the scope `activity:read`."
         )
     )
     async def ticket_activity_changes(

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import strawberry
 
 from app.activity import policy, state
-from app.activity.cursors import make_cursor
+from app.activity.cursors import FeedPosition, make_cursor
 from app.activity.listing import (
     EVERYTHING,
     Filter,
@@ -61,7 +61,7 @@ class Node:
 )
 class Ticket(Node):
     created_at: datetime = strawberry.field(description="When the ticket was created.")
-    last_seq: strawberry.Private[int]
+    ticket_state: strawberry.Private[state.TicketState]
     merged_into_id: strawberry.Private[UUID | None]
 
     @strawberry.field(
@@ -73,7 +73,9 @@ class Ticket(Node):
         )
     )
     def changes_cursor(self, info: Info) -> str:
-        return info.context.timeline.cursors.seal(UUID(self.id), self.last_seq)
+        timeline = info.context.timeline
+        position = FeedPosition(self.ticket_state.seq, timeline.clock())
+        return timeline.cursors.seal(UUID(self.id), position)
 
     @strawberry.field(
         description=(
@@ -134,7 +136,7 @@ class Ticket(Node):
         order = order_by.to_domain() if order_by else Order()
         wanted = filter.to_domain() if filter else EVERYTHING
         connection = TicketActivityConnection(
-            listing=Listing(UUID(self.id), self.last_seq, wanted, order),
+            listing=Listing(self.ticket_state, wanted, order),
             window=parse_window(order, first, after, last, before),
         )
         if not include_merged:
@@ -148,7 +150,7 @@ class Ticket(Node):
         return cls(
             id=strawberry.ID(str(ticket.id)),
             created_at=ticket.created_at,
-            last_seq=ticket.last_seq,
+            ticket_state=ticket.state,
             merged_into_id=ticket.merged_into_id,
         )
 
@@ -262,7 +264,8 @@ class TicketActivity(Node):
     @strawberry.field(
         description=(
             "When, by whom and why the entry was last redacted: its message and metadata were "
-            "removed, from all its revisions too. Null where it was not."
+            "removed, from all its revisions too. Null where it was not, and where the operator "
+            "has removed that version because it was too old."
         )
     )
     async def redaction(self, info: Info) -> TicketActivityRedaction | None:
@@ -272,8 +275,9 @@ class TicketActivity(Node):
 
     @strawberry.field(
         description=(
-            "Every version of the entry, the oldest first. What a version held while the entry was "
-            "private is withheld from those who would not have seen it then."
+            "The versions of the entry that the history has, the oldest first: every one, unless "
+            "the operator removes old ones. What a version held while the entry was private is "
+            "withheld from those who would not have seen it then."
         )
     )
     def revisions(

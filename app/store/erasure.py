@@ -11,6 +11,7 @@ from sqlmodel import Session
 from app.activity.state import Key
 from app.store import rows
 from app.store.idempotency import forget_answers
+from app.store.parameters import is_among
 
 TICKETS_AT_A_TIME: Final = 200
 ENTRIES_AT_A_TIME: Final = 100
@@ -32,6 +33,13 @@ _KINDS: Final[dict[str, Sequence[Column[object]]]] = {
     "idempotency keys": (rows.IDEMPOTENCY_KEY.c.actor_id,),
     "names": (rows.ACTOR.c.id,),
 }
+
+
+_NEXT_EDITION: Final = (
+    update(rows.TICKET)
+    .where(is_among(rows.TICKET.c.id, "ids"))
+    .values(edition=rows.TICKET.c.edition + 1)
+)
 
 
 def count_traces(session: Session, actor_id: UUID) -> dict[str, int]:
@@ -71,7 +79,8 @@ def replace_in_tickets(
 ) -> tuple[UUID | None, int]:
     """Replace the id on the next tickets; return the last of them and how many rows changed.
 
-    The tickets are locked, since the writer writes back what it has read of them.
+    The tickets are locked, since the writer writes back what it has read of them. Those that
+    change are another edition from then on: no process shows what it has cached of them.
     """
     connection = session.connection()
     ids = select(rows.TICKET.c.id).order_by(rows.TICKET.c.id).limit(TICKETS_AT_A_TIME)
@@ -80,15 +89,14 @@ def replace_in_tickets(
     found = connection.execute(ids.with_for_update()).scalars().all()
     if not found:
         return None, 0
-    count = 0
+    changed, count = set[UUID](), 0
     for place in _PLACES:
         of = place.table.c.ticket_id
-        statement = (
-            update(place.table)
-            .where(of >= found[0], of <= found[-1], place == actor_id)
-            .values({place.name: replacement_id})
-        )
+        is_theirs = (of >= found[0]) & (of <= found[-1]) & (place == actor_id)
+        changed.update(connection.execute(select(of).where(is_theirs).distinct()).scalars())
+        statement = update(place.table).where(is_theirs).values({place.name: replacement_id})
         count += connection.execute(statement).rowcount
+    connection.execute(_NEXT_EDITION, {"ids": list(changed)}).close()
     return found[-1], count
 
 

@@ -12,7 +12,8 @@ from app.store.engine import Connection, Database
 from app.store.lines import KINDS, VERSION
 
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
-_HAS_MERGE: Final = "mergedIntoId"
+_LEFT_OUT: Final = ("mergedIntoId", "edition")
+"""Columns of a ticket that its line has not: merges have lines of their own."""
 
 
 async def export_lines(
@@ -46,7 +47,8 @@ async def _lines_of(
     async for page in pages(reading, kind.table):
         lines = [kind.line(row) for row in page]
         for line in lines:
-            line.pop(_HAS_MERGE, None)
+            for member in _LEFT_OUT:
+                line.pop(member, None)
         yield lines
         done += len(page)
         tell(kind.table.name, done, total)

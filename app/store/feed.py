@@ -18,10 +18,11 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from app.activity.state import TicketState
 from app.activity.visible_changes import RecordedChange
 from app.errors import Busy, Reconnect
 from app.measures import SECONDS, Histogram
-from app.store.queries import load_changes, load_last_seqs, load_news
+from app.store.queries import News, load_kept_changes, load_news, load_states
 from app.store.reader import Reader
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class _Topic:
     """What the subscribers of one ticket share: its newest changes and an event to wake them."""
 
     last_seq: int
+    edition: int
     readers: int = 0
     recent: deque[RecordedChange] = field(default_factory=deque)
     characters: int = 0
@@ -54,10 +56,24 @@ class _Topic:
             return None
         return [self.recent[index] for index in range(len(self.recent) - missing, len(self.recent))]
 
-    def extend(self, changes: Sequence[RecordedChange]) -> None:
-        if any(change.is_redaction for change in changes):
-            self.recent.clear()  # it may hold what was redacted
+    def is_behind(self, state: TicketState) -> bool:
+        return self.last_seq < state.seq or self.edition < state.edition
+
+    def take(self, news: News) -> None:
+        """Cache what is new. Drop what may hold something that was removed."""
+        is_another_edition = self.edition < news.state.edition
+        self.edition = news.state.edition
+        if is_another_edition or any(change.is_redaction for change in news.changes or ()):
+            self.recent.clear()
             self.characters = 0
+        if news.changes is None:
+            # Who was not sent what was removed looks for it in the database, which has an error.
+            self.last_seq = news.state.seq
+            self.wake()
+        elif news.changes:
+            self._extend(news.changes)
+
+    def _extend(self, changes: Sequence[RecordedChange]) -> None:
         self.recent.extend(changes)
         self.characters += sum(change.characters for change in changes)
         while len(self.recent) > _RECENT or self.characters > _RECENT_CHARACTERS:
@@ -90,7 +106,8 @@ class Feed:
 
         The token is charged for the changes that are read from the database for it alone.
         Holds no connection while it waits. A slow subscriber is not waited for: it reads from the
-        database what is no longer cached. Raises Reconnect when the feed is closed.
+        database what is no longer cached. Raises Reconnect when the feed is closed, and
+        CursorExpired where some of the changes were removed before they were yielded.
         """
         async with self._topic(ticket_id) as topic:
             while not self._is_closing:
@@ -158,19 +175,19 @@ class Feed:
         topics = {id_: topic for id_ in ids if (topic := self._topics.get(id_))}
         after = {id_: topic.last_seq for id_, topic in topics.items()}
         # New changes do not wait behind subscribers who read older ones.
-        for id_, (changes, is_full) in (await self._load(partial(load_news, after=after))).items():
-            if changes:
-                topics[id_].extend(changes)
-                lag = time.time() - changes[-1].recorded_at.timestamp()
+        for id_, news in (await self._load(partial(load_news, after=after))).items():
+            topics[id_].take(news)
+            if news.changes:
+                lag = time.time() - news.changes[-1].recorded_at.timestamp()
                 self.lag_seconds.observe(max(lag, 0))
-            if is_full:
+            if news.is_full:
                 self._changed.add(id_)
 
     async def _load_changes(
         self, ticket_id: UUID, token_id: str, *, after: int
     ) -> list[RecordedChange]:
         """Read changes from the database; only a few such reads run at a time."""
-        work = partial(load_changes, ticket_id=ticket_id, after=after)
+        work = partial(load_kept_changes, ticket_id=ticket_id, after=after)
         async with self._reading:
             return await self._load(work, token_id)
 
@@ -208,12 +225,12 @@ class Feed:
         followed = list(self._topics)
         for begin in range(0, len(followed), _TICKETS_PER_LOOK):
             ids = followed[begin : begin + _TICKETS_PER_LOOK]
-            last_seqs = await self._load(partial(load_last_seqs, ids=ids))
+            states = await self._load(partial(load_states, ids=ids))
             self.notify(
                 {
                     ticket_id
-                    for ticket_id, seq in last_seqs.items()
-                    if (topic := self._topics.get(ticket_id)) and seq > topic.last_seq
+                    for ticket_id, state in states.items()
+                    if (topic := self._topics.get(ticket_id)) and topic.is_behind(state)
                 }
             )
 
@@ -221,8 +238,9 @@ class Feed:
     async def _topic(self, ticket_id: UUID) -> AsyncIterator[_Topic]:
         topic = self._topics.get(ticket_id)
         if topic is None:
-            last_seqs = await self._load(partial(load_last_seqs, ids=[ticket_id]))
-            topic = self._topics.setdefault(ticket_id, _Topic(last_seqs.get(ticket_id, 0)))
+            states = await self._load(partial(load_states, ids=[ticket_id]))
+            _, seq, edition, _ = states[ticket_id]
+            topic = self._topics.setdefault(ticket_id, _Topic(seq, edition))
             self._has_topics.set()
             # Read what was committed before this subscriber was registered.
             self.notify({ticket_id})

@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 from app.activity.idempotency import REPEATABLE, Answer, KeyedRequest, Step
 from app.activity.outcomes import Outcome
 from app.activity.state import Activity, ChangeType, Ticket
-from app.errors import IdempotencyKeyReused, UserError, VersionConflict, user_error
+from app.errors import IdempotencyKeyReused, NotFound, UserError, VersionConflict, user_error
 from app.models import NOT_FORGOTTEN
 from app.store import rows
 from app.store.bulk import update_rows
@@ -290,6 +290,9 @@ def _reference(activity: Activity) -> dict[str, Any]:
 def _verdict(session: Session, record: dict[str, Any]) -> _Verdict:
     if "code" not in record:
         activity = _load_version(session, record)
+        if activity is None:
+            gone = record["version"], record["activityId"]
+            return NotFound("Version {} of the activity {} is not kept any more.".format(*gone))
         ticket = session.exec(
             select(*rows.TICKET_COLUMNS).where(col(rows.TICKET.c.id) == activity.ticket_id)
         ).one()
@@ -304,21 +307,24 @@ def _verdict(session: Session, record: dict[str, Any]) -> _Verdict:
     )
 
 
-def _load_version(session: Session, reference: dict[str, Any]) -> Activity:
-    """Return an entry as it was at a version, as far as the history still has it."""
+def _load_version(session: Session, reference: dict[str, Any]) -> Activity | None:
+    """Return an entry as it was at a version, as far as the history still has it, else None."""
     ticket_id, id_ = UUID(reference["ticketId"]), UUID(reference["activityId"])
-    now = Activity(
-        *session.exec(
-            select(*rows.ACTIVITY_COLUMNS).where(
-                rows.ACTIVITY.c.ticket_id == ticket_id, rows.ACTIVITY.c.id == id_
-            )
-        ).one()
-    )
-    version = reference["version"]
+    row = session.exec(
+        select(*rows.ACTIVITY_COLUMNS).where(
+            rows.ACTIVITY.c.ticket_id == ticket_id, rows.ACTIVITY.c.id == id_
+        )
+    ).first()
+    if row is None:
+        return None
+    now, version = Activity(*row), reference["version"]
     if now.version == version:
         return now
     key = {"ticket_id": ticket_id, "activity_id": id_, "version": version}
-    type_, at, by_id, message, metadata, is_private = session.exec(_VERSION, params=key).one()
+    change = session.exec(_VERSION, params=key).first()
+    if change is None:
+        return None
+    type_, at, by_id, message, metadata, is_private = change
     return replace(
         now,
         version=version,

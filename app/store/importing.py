@@ -242,6 +242,8 @@ def _first(statement: Select[Any], session: Session) -> UUID | None:
 _TICKET, _ENTRY, _CHANGE = rows.TICKET.c, rows.ACTIVITY.c, rows.CHANGE.c
 _changes: Final = (
     select(_CHANGE.ticket_id, func.count().label("count"), func.max(_CHANGE.seq).label("last"))
+    .join(rows.TICKET, _TICKET.id == _CHANGE.ticket_id)
+    .where(_CHANGE.seq > _TICKET.forgotten_seq)
     .group_by(_CHANGE.ticket_id)
     .subquery()
 )
@@ -249,7 +251,7 @@ _CONTRADICTIONS: Final = {
     "the ticket": select(_TICKET.id)
     .outerjoin(_changes, _changes.c.ticket_id == _TICKET.id)
     .where(
-        (func.coalesce(_changes.c.count, 0) != _TICKET.last_seq)
+        (func.coalesce(_changes.c.count, 0) != _TICKET.last_seq - _TICKET.forgotten_seq)
         | (_changes.c.last != _TICKET.last_seq)
     ),
     "the entry": select(_ENTRY.id).where(

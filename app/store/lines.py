@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, with_config
@@ -42,13 +42,14 @@ class HeaderLine(TypedDict):
 
 @_strict
 class TicketLine(TypedDict):
-    """A ticket. All tickets come before all entries."""
+    """A ticket. All tickets come before all entries. It has all changes after `forgottenSeq`."""
 
     kind: Literal["ticket"]
     id: Id
     created_at: AwareDatetime
     last_seq: Number
     last_changed_at: AwareDatetime
+    forgotten_seq: NotRequired[Annotated[Count, Field(default=0)]]
 
 
 @_strict
@@ -79,6 +80,7 @@ class EntryLine(TypedDict):
     updated_by_id: Id | None
     deleted_at: AwareDatetime | None
     redacted_version: Number | None
+    first_version: NotRequired[Annotated[Number, Field(default=1)]]
 
 
 @_strict

@@ -5,7 +5,8 @@ is applied to the entries on the way: if few of them pass, many are read.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -34,9 +35,19 @@ from app.activity.listing import (
     Window,
 )
 from app.activity.policy import sees_all_private
-from app.activity.state import ABSENT, Activity, ChangeType, Key, Redaction, Revision, Ticket
+from app.activity.state import (
+    ABSENT,
+    Activity,
+    ChangeType,
+    Key,
+    Redaction,
+    Revision,
+    Ticket,
+    TicketState,
+)
 from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
+from app.errors import CursorExpired
 from app.store import rows
 from app.store.errors import DatabaseUnusable
 from app.store.parameters import are_among, is_among
@@ -64,9 +75,13 @@ _ACTIVITIES = (
 )
 
 
-_LAST_SEQS = select(rows.TICKET.c.id, rows.TICKET.c.last_seq).where(
-    is_among(rows.TICKET.c.id, "ids")
+_STATE_COLUMNS = (
+    rows.TICKET.c.id,
+    rows.TICKET.c.last_seq,
+    rows.TICKET.c.edition,
+    rows.TICKET.c.forgotten_seq,
 )
+_STATES = select(*_STATE_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
 _CHANGES = (
     select(  # type: ignore[call-overload]
         _HISTORY.seq,
@@ -96,6 +111,7 @@ _CHANGES = (
         _HISTORY.changed_by_id,
         case((_HISTORY.change_type == ChangeType.REMOVED, _HISTORY.changed_at)).label("deleted_at"),
         _COLUMNS.redacted_version,
+        _COLUMNS.first_version,
     )
     .join_from(
         rows.CHANGE,
@@ -133,11 +149,11 @@ _KEYED = select(*rows.ACTIVITY_COLUMNS).where(are_among(_COLUMNS.ticket_id, _COL
 def _merged() -> Any:
     """Return the statement that follows merges. UNION ends it where there is a circle."""
     into = rows.TICKET.c.merged_into_id
-    columns = (rows.TICKET.c.id, rows.TICKET.c.last_seq)
+    columns = _STATE_COLUMNS
     first = select(*columns).where(into == bindparam("ticket_id")).cte("merged", recursive=True)
     merged = first.union(select(*columns).join(first, into == first.c.id))
     return (
-        select(merged.c.id, merged.c.last_seq)
+        select(*merged.c)
         .where(merged.c.id != bindparam("ticket_id"))
         .order_by(merged.c.id)
         .limit(bindparam("size"))
@@ -158,9 +174,9 @@ def load_activities(session: Session, ids: Sequence[UUID]) -> dict[UUID, Activit
     return {activity.id: activity for activity in found}
 
 
-def load_last_seqs(session: Session, ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return the `seq` of the newest change of each ticket that exists."""
-    return {row[0]: row[1] for row in session.exec(_LAST_SEQS, params={"ids": ids})}
+def load_states(session: Session, ids: Sequence[UUID]) -> dict[UUID, TicketState]:
+    """Return the state of each ticket that exists."""
+    return {row[0]: TicketState(*row) for row in session.exec(_STATES, params={"ids": ids})}
 
 
 def load_changes(
@@ -181,19 +197,41 @@ def load_changes(
     return found
 
 
-def load_news(
-    session: Session, after: Mapping[UUID, int]
-) -> dict[UUID, tuple[list[RecordedChange], bool]]:
-    """Return a page of changes for each ticket after its `seq`, and whether more may follow."""
-    pages = {
-        ticket_id: load_changes(session, ticket_id, after=after[ticket_id]) for ticket_id in after
+def load_kept_changes(session: Session, ticket_id: UUID, *, after: int) -> list[RecordedChange]:
+    """As `load_changes`. Raises CursorExpired where changes after the `seq` were removed."""
+    state = load_states(session, [ticket_id])[ticket_id]
+    if after < state.forgotten_seq:
+        raise CursorExpired
+    return load_changes(session, ticket_id, after=after)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A page of a ticket's changes after a `seq`; None where some of those were removed."""
+
+    state: TicketState
+    changes: list[RecordedChange] | None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more changes may follow."""
+        page = self.changes or ()
+        characters = sum(change.characters for change in page)
+        return len(page) >= FEED_PAGE_SIZE or characters > FEED_PAGE_CHARACTERS
+
+
+def load_news(session: Session, after: Mapping[UUID, int]) -> dict[UUID, News]:
+    """Return what became of each ticket after its `seq`."""
+    return {
+        id_: News(state, _news(session, state, after[id_]))
+        for id_, state in load_states(session, list(after)).items()
     }
-    return {ticket_id: (page, _is_full(page)) for ticket_id, page in pages.items()}
 
 
-def _is_full(page: Sequence[RecordedChange]) -> bool:
-    characters = sum(change.characters for change in page)
-    return len(page) >= FEED_PAGE_SIZE or characters > FEED_PAGE_CHARACTERS
+def _news(session: Session, state: TicketState, after: int) -> list[RecordedChange] | None:
+    if after < state.forgotten_seq:
+        return None
+    return load_changes(session, state.id, after=after) if after < state.seq else []
 
 
 def _recorded_change(row: Sequence[Any]) -> RecordedChange:
@@ -208,6 +246,12 @@ def _recorded_change(row: Sequence[Any]) -> RecordedChange:
     )
 
 
+def load_valid_since(session: Session) -> datetime | None:
+    """Return the time before which feed cursors have expired, None if they never do."""
+    statement = select(rows.CURSOR_KEY.c.valid_since).where(rows.CURSOR_KEY.c.id == 1)
+    return session.exec(statement).first()
+
+
 def load_cursor_key(session: Session) -> bytes:
     """Return the key that the migration made. Raises DatabaseUnusable where it is gone."""
     key = session.exec(select(rows.CURSOR_KEY.c.key)).first()
@@ -220,13 +264,13 @@ def has_tickets(session: Session) -> bool:
     return session.exec(select(rows.TICKET.c.id).limit(1)).first() is not None
 
 
-def load_merged(session: Session, ticket_id: UUID, *, size: int) -> list[tuple[UUID, int]]:
-    """Return the tickets merged into one, also by way of others, each with its newest `seq`.
+def load_merged(session: Session, ticket_id: UUID, *, size: int) -> list[TicketState]:
+    """Return the tickets merged into one, also by way of others.
 
     There are at most `size`, in the order of their ids.
     """
     found = session.exec(_MERGED, params={"ticket_id": ticket_id, "size": size})
-    return [(id_, seq) for id_, seq in found]
+    return [TicketState(*row) for row in found]
 
 
 def load_page(session: Session, viewer: Viewer, listing: Listing, window: Window) -> Page[Activity]:
@@ -313,11 +357,17 @@ def load_revisions(
     """Return the revisions after a version of each activity, at most `size` each, oldest first."""
     ids = [activity.id for activity in activities]
     ticket_ids = {activity.ticket_id for activity in activities}
+    # Versions have no gaps from the first one that is kept, so this selects one page of each.
+    last = size + case((_COLUMNS.first_version > after, _COLUMNS.first_version - 1), else_=after)
     statement = (
         select(*rows.REVISION_COLUMNS)
-        .where(_HISTORY.ticket_id.in_(ticket_ids), _HISTORY.activity_id.in_(ids))
-        # Versions have no gaps, so this selects one page of each activity.
-        .where(_HISTORY.version > after, _HISTORY.version <= after + size)
+        .join_from(
+            rows.ACTIVITY,
+            rows.CHANGE,
+            (_HISTORY.ticket_id == _COLUMNS.ticket_id) & (_HISTORY.activity_id == _COLUMNS.id),
+        )
+        .where(_COLUMNS.ticket_id.in_(ticket_ids), _COLUMNS.id.in_(ids))
+        .where(_HISTORY.version > after, _HISTORY.version <= last)
         .order_by(_HISTORY.version)
     )
     revisions: dict[UUID, list[Revision]] = {id_: [] for id_ in ids}

@@ -1,23 +1,24 @@
-"""Caches what was read of timelines, under the `seq` of their tickets.
+"""Caches what was read of timelines, under the states of their tickets.
 
-Every change of an entry increases the `seq` of its ticket. So a cached result of one `seq` is never
-wrong, in any process, and is no longer asked for once the `seq` has increased.
+Every change of an entry increases the `seq` of its ticket, and whatever else changes its rows
+increases the `edition`. So a cached result of one state is never wrong, in any process, and is no
+longer asked for once the state has changed.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from uuid import UUID
 
 from sqlmodel import Session
 
+from app.activity.state import TicketState
 from app.store.loads import Snapshot
-from app.store.queries import load_last_seqs
+from app.store.queries import load_states
 
 T = TypeVar("T")
 
-State = tuple[tuple[UUID, int], ...]
+State = tuple[TicketState, ...]
 
 _ENTRY_BYTES = 500
 """Memory of a cached result of one ticket without its texts, rounded up."""
@@ -43,7 +44,7 @@ class TimelineCache:
         is_long: bool,
         size_of: Callable[[T], int],
     ) -> T:
-        """Return the cached result for tickets, each at a `seq`, or load it.
+        """Return the cached result for tickets in a state, or load it.
 
         `question` must hold everything else that the result depends on, the viewer included.
         """
@@ -54,11 +55,11 @@ class TimelineCache:
             result: T = kept[0]
             return result
         self.misses += 1
-        ids = [ticket_id for ticket_id, _ in state]
+        ids = [ticket.id for ticket in state]
 
         def work_at(session: Session) -> tuple[State, T]:
-            seqs = load_last_seqs(session, ids)
-            return tuple((id_, seqs[id_]) for id_ in ids), work(session)
+            states = load_states(session, ids)
+            return tuple(states[id_] for id_ in ids), work(session)
 
         # The snapshot can be newer than the ticket: a mutation returns the ticket as it wrote it.
         found, result = await snapshot.load(work_at, is_long=is_long)

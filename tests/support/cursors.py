@@ -11,12 +11,12 @@ from tests.support.service import Service
 
 def seq_of(service: Service, ticket_id: str, cursor: str) -> int:
     """Return the `seq` of a feed cursor, which clients cannot read."""
-    seq: int = service.app.state.timeline.cursors.open(UUID(ticket_id), cursor)
-    return seq
+    cursors: FeedCursors = service.app.state.timeline.cursors
+    return cursors.open(UUID(ticket_id), cursor).seq
 
 
 def seq_in(file: Path, ticket_id: str, cursor: str) -> int:
     """Return the `seq` of a feed cursor by the key in the database file of another process."""
     with closing(sqlite3.connect(file)) as connection:
         [(key,)] = connection.execute("SELECT key FROM cursor_key")
-    return FeedCursors(key).open(UUID(ticket_id), cursor)
+    return FeedCursors(key).open(UUID(ticket_id), cursor).seq

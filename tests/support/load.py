@@ -344,7 +344,7 @@ async def _caught_up(stored: Stored, followers: Sequence[Follower]) -> None:
     """Wait until subscribers have been told the last change, which a deletion is too."""
     for follower in followers:
         id_ = UUID(follower.ticket_id)
-        while stored.cursors.open(id_, follower.after) < stored.last_seqs[id_]:  # noqa: ASYNC110
+        while stored.cursors.open(id_, follower.after).seq < stored.last_seqs[id_]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -395,7 +395,7 @@ def _wrong_in_stream(
 ) -> list[str]:
     ticket_id = UUID(follower.ticket_id)
     entry_of = {row.seq: row.activity_id for row in stored.changes if row.ticket_id == ticket_id}
-    told = [stored.cursors.open(ticket_id, cursor) for cursor, *_ in follower.changes]
+    told = [stored.cursors.open(ticket_id, cursor).seq for cursor, *_ in follower.changes]
     begin = told[0] if told else 0
     wrong = [f"told again or late: {told}"] if told != sorted(set(told)) else []
     # The past of what has been deleted since is left out for whoever reads it later.
@@ -408,7 +408,8 @@ def _wrong_in_stream(
     wrong += [
         f"replayed {change}"
         for cursor, *change in replayed
-        if (seq := stored.cursors.open(ticket_id, cursor)) >= begin and (seq, *change) not in live
+        if (seq := stored.cursors.open(ticket_id, cursor).seq) >= begin
+        and (seq, *change) not in live
     ]
     return wrong
 
