@@ -222,6 +222,29 @@ async def test_a_lost_listener_is_replaced_and_nothing_is_missed(
     assert len(ended) == 1
 
 
+async def test_a_bell_whose_connection_was_ended_rings_again(
+    settings: Settings, engine: PostgresqlEngine
+) -> None:
+    ticket = a_ticket()
+    async with process(settings, database_poll_seconds=1000) as one, process(settings) as other:
+        seq = (await one.submit(ADA, ticket)).changes[0].seq
+        async with aclosing(one.feed.follow(ticket.ticket_id, seq, ADA.token_id)) as changes:
+            news = asyncio.ensure_future(anext(changes))
+            await until_somebody_listens(settings, engine)
+            async with asyncio.timeout(10):
+                await other.submit(ADA, a_comment(ticket, "first"))
+                assert [change.activity.message for change in await news] == ["first"]
+                ended = engine.server.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE query LIKE 'SELECT pg_notify%' AND datname = current_database()",
+                    settings.database_url,
+                )
+                news = asyncio.ensure_future(anext(changes))
+                await other.submit(ADA, a_comment(ticket, "second"))
+                assert [change.activity.message for change in await news] == ["second"]
+    assert ended
+
+
 async def until_somebody_listens(settings: Settings, engine: PostgresqlEngine) -> None:
     listening = (
         "SELECT pid FROM pg_stat_activity "

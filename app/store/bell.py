@@ -67,18 +67,31 @@ class Bell:
         except CONNECTION_ERRORS as error:
             _log.warning("The bell of the feed did not ring; others poll: %s", error)
             self._changed.clear()
-            if self._connection:
-                self._connection.terminate()
-                self._connection = None
+            self._drop()
         finally:
             self._task = None
 
     async def _notify(self, changed: Collection[UUID]) -> None:
-        if self._connection is None:
-            self._connection = await self.connect()
-            self.pid = self._connection.get_server_pid()
-            await self._connection.execute("SET synchronous_commit = off")
+        """Ring, on a new connection where the one that was there has ended."""
+        if self._connection:
+            try:
+                await self._send(changed)
+            except CONNECTION_ERRORS:
+                self._drop()
+            else:
+                return
+        self._connection = await self.connect()
+        self.pid = self._connection.get_server_pid()
+        await self._connection.execute("SET synchronous_commit = off")
+        await self._send(changed)
+
+    async def _send(self, changed: Collection[UUID]) -> None:
         await self._connection.execute("SELECT pg_notify($1, $2)", CHANNEL, _write_ids(changed))
+
+    def _drop(self) -> None:
+        if self._connection:
+            self._connection.terminate()
+            self._connection = None
 
 
 @asynccontextmanager
