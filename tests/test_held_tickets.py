@@ -85,6 +85,18 @@ async def test_a_ticket_that_is_free_again_does_not_share_the_fate_of_one_that_i
         assert both == ["BUSY", "ok"]
 
 
+async def test_a_token_that_is_held_makes_no_write_wait(settings: Settings) -> None:
+    async with start(settings) as service:
+        author = await service.client()
+        connection = await asyncpg.connect(settings.database_url.replace("+asyncpg", "", 1))
+        async with connection.transaction():
+            await connection.execute("SELECT FROM access_token FOR UPDATE")
+            [entry] = await entries(author, 1)
+
+            assert await put(author, entry) == "ok"
+        await connection.close()
+
+
 async def test_a_process_that_stops_while_it_holds_tickets_loses_them(settings: Settings) -> None:
     async with start(settings) as slow, start(settings) as other:
         author = await slow.client()

@@ -13,11 +13,10 @@ from app.store.bulk import update_rows
 from app.store.parameters import is_among
 
 _FIND = select(*rows.TOKEN_COLUMNS).where(is_among(rows.TOKEN.c.id, "ids"))
-_LOCK = (
+_LOCK_FREE = (
     select(rows.TOKEN.c.id)
     .where(is_among(rows.TOKEN.c.id, "ids"))
-    .order_by(rows.TOKEN.c.id)
-    .with_for_update(key_share=True)
+    .with_for_update(key_share=True, skip_locked=True)
 )
 
 
@@ -67,8 +66,8 @@ def find_tokens(session: Session, ids: Sequence[str]) -> dict[str, IssuedToken]:
 
 
 def record_token_uses(session: Session, uses: Mapping[str, datetime]) -> None:
+    """Note the last use of tokens, but of those that somebody holds: no write waits for that."""
     if uses:
-        # Locked in the order of the ids, so that two processes cannot wait for each other.
-        session.exec(_LOCK, params={"ids": list(uses)}).all()
-        used = [{"key_id": id_, "last_used_at": used_at} for id_, used_at in uses.items()]
+        free = session.exec(_LOCK_FREE, params={"ids": list(uses)})
+        used = [{"key_id": id_, "last_used_at": uses[id_]} for id_ in free]
         update_rows(session, rows.TOKEN, used)
