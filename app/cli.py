@@ -9,8 +9,10 @@ from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
+from app.activity.actors import mistake_in_url
 from app.activity.state import ABSENT
 from app.activity.values import parse_uuid
 from app.auth import Scope
@@ -171,7 +173,7 @@ def _add_transfer_commands(
         "--on-error",
         choices=["stop", "continue"],
         default="stop",
-        help="what to do at a line that is wrong (default: stop)",
+        help="what to do at a line or record that is wrong (default: stop)",
     )
     importing.add_argument(
         "--format",
@@ -180,7 +182,10 @@ def _add_transfer_commands(
         help="of which system the records are (default: what `export` wrote)",
     )
     importing.add_argument(
-        "--namespace", metavar="URL", help="the address of the other system: ids are made from it"
+        "--namespace",
+        metavar="URL",
+        type=_address,
+        help="the address of the other system: ids are made from it",
     )
     importing.set_defaults(command=import_)
     describing = commands.add_parser(
@@ -219,6 +224,17 @@ def _name(text: str) -> str:
     if not 0 < len(text) <= _MAX_NAME_LENGTH or not text.isprintable():
         raise argparse.ArgumentTypeError(f"give 1 to {_MAX_NAME_LENGTH} printable characters")
     return text
+
+
+def _address(text: str) -> str:
+    """Return the one form of an address: ids are made of it."""
+    address = urlsplit(text)
+    if mistake_in_url(text) or len(text) > _MAX_NAME_LENGTH or address.username or address.query:
+        raise argparse.ArgumentTypeError(
+            f"give an address of at most {_MAX_NAME_LENGTH} characters, such as "
+            "https://example.zendesk.com"
+        )
+    return f"{address.scheme}://{address.netloc.lower()}{address.path.rstrip('/')}"
 
 
 def _workers(text: str) -> int:

@@ -6,17 +6,19 @@ import gc
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
-from uuid import NAMESPACE_URL, uuid5
 
 from app.activity.values import utc_now
 from app.commands import require_ready, show_progress, with_database
 from app.environment import OperatorError, read_settings
+from app.errors import ServiceError
 from app.importers import zammad, zendesk
+from app.importers.loading import Tally, load
 from app.main import input_limits
 from app.store.engine import Database
 from app.store.exporting import export_lines
@@ -46,6 +48,25 @@ def export(options: argparse.Namespace) -> None:
     print(f"Exported {size:,} bytes to {options.file}.")
 
 
+@dataclass(slots=True)
+class Refusals:
+    """What an import does with what is wrong: stop, or print it and go on."""
+
+    stops: bool
+    count: int = 0
+
+    def take(self, error: LineWrong) -> None:
+        if self.stops:
+            raise error
+        self.count += 1
+        print(f"ticket-activity: {error}", file=sys.stderr)
+
+    def conclude(self, what: str) -> None:
+        """Raise OperatorError if something was wrong."""
+        if self.count:
+            raise OperatorError(f"{self.count:,} {what} were wrong, and are left out.")
+
+
 def import_(options: argparse.Namespace) -> None:
     """Read a file into the database that the settings name."""
     if (options.format == OWN_FORMAT) != (options.namespace is None):
@@ -53,38 +74,56 @@ def import_(options: argparse.Namespace) -> None:
             "--namespace is the address of the other system, such as https://example.zendesk.com: "
             "it goes with --format, and no import of another system without it."
         )
-    settings = read_settings()
-    wrong = 0
+    refusals = Refusals(stops=options.on_error == "stop")
+    try:
+        if options.format == OWN_FORMAT:
+            _import_lines(options.file, refusals)
+        else:
+            _import_records(options.file, options.format, options.namespace, refusals)
+    except LineWrong as error:
+        raise OperatorError(f"{options.file}: {error}.") from None
 
-    def refuse(error: LineWrong) -> None:
-        nonlocal wrong
-        if options.on_error == "stop":
-            raise error
-        wrong += 1
-        print(f"ticket-activity: {error}", file=sys.stderr)
+
+def _import_lines(path: Path, refusals: Refusals) -> None:
+    settings = read_settings()
 
     async def read(database: Database) -> Importer:
         await require_ready(database)
-        importer = Importer(database, input_limits(settings), refuse, show_progress)
-        with _opened(options.file) as file:
-            size = options.file.stat().st_size
-            if options.format == OWN_FORMAT:
-                await importer.read(file, size)
-            else:
-                namespace = uuid5(NAMESPACE_URL, options.namespace)
-                convert = partial(_FORMATS[options.format], namespace=namespace)
-                await importer.read_records(file, size, convert)
+        limits = input_limits(settings)
+        importer = Importer(database, limits, refusals.take, show_progress)
+        with _opened(path) as file:
+            await importer.read(file, _size(file))
         return importer
 
+    with _rare_garbage_collection():
+        importer = asyncio.run(with_database(settings, read))
+    print(f"Read {path}: {_listed(importer.counts)}.")
+    refusals.conclude("lines")
+
+
+def _import_records(path: Path, format_: str, address: str, refusals: Refusals) -> None:
+    settings = read_settings()
+
+    async def read() -> Tally:
+        await with_database(settings, require_ready)
+        with _opened(path) as file:
+            convert, size = _FORMATS[format_], _size(file)
+            return await load(settings, convert, address, file, size, refusals.take, show_progress)
+
     try:
-        with _rare_garbage_collection():
-            importer = asyncio.run(with_database(settings, read))
-    except LineWrong as error:
-        raise OperatorError(f"{options.file}: {error}.") from None
-    counts = ", ".join(f"{count:,} of {name}" for name, count in importer.counts.items())
-    print(f"Read {options.file}: {counts or 'nothing'}.")
-    if wrong:
-        raise OperatorError(f"{wrong:,} lines were wrong, and are left out.")
+        tally = asyncio.run(read())
+    except ServiceError as error:
+        raise OperatorError(error.message) from None
+    print(f"Read {path}: added {_listed(tally.added)}; {tally.known:,} were here already.")
+    if tally.removed:
+        print(f"{tally.removed:,} were deleted, redacted or unmerged here, and stay so.")
+    if tally.left_out:
+        print(f"Left out: {_listed(tally.left_out)}.")
+    refusals.conclude("records")
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} of {name}" for name, count in counts.items()) or "nothing"
 
 
 @contextmanager
@@ -122,3 +161,7 @@ def _opened(file: Path) -> BinaryIO:
         return file.open("rb")
     except OSError as error:
         raise OperatorError(f"Cannot read {file}: {error.strerror}.") from None
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size

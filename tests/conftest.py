@@ -22,16 +22,7 @@ ON_SQLITE_UNLESS_ASKED = {
     for name in (
         *("absent_and_null", "caches", "cli", "cut_off", "exposure", "feed_cursors", "health"),
         *("life", "limits", "log", "metrics", "mutations", "parity", "repeats", "rest"),
-        *(
-            "revisions",
-            "serve",
-            "shutdown",
-            "slow_clients",
-            "subscriptions",
-            "tokens",
-            "transfer",
-            "other_systems",
-        ),
+        *("revisions", "serve", "shutdown", "slow_clients", "subscriptions", "tokens", "transfer"),
         *("true_times", "turns"),
     )
 }

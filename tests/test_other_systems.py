@@ -12,8 +12,9 @@ from uuid import NAMESPACE_URL, uuid5
 import pytest
 
 from app.auth import Scope
+from app.cli import main
 from app.settings import Settings
-from tests.support.service import JSON, start
+from tests.support.service import JSON, Client, Service, start
 from tests.test_transfer import lines_of, name_database, refusal, run, write_lines
 
 Output = pytest.CaptureFixture[str]
@@ -277,15 +278,34 @@ def changed(record: JSON, value: object, *path: str | int) -> JSON:
     return copy
 
 
+@pytest.mark.any_engine
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (without(ZENDESK_TICKET, "comments", 0, "public"), "comments.0.public: Field required"),
+        (
+            without(ZENDESK_TICKET, "comments", 0, "public"),
+            "comments.0 (id 1001).public: Field required",
+        ),
         (changed(ZENDESK_TICKET, "soon", "ticket", "created_at"), "ticket.created_at: "),
-        (changed(ZENDESK_TICKET, "a\0", "comments", 1, "body"), "ticket/47, comment/1003: "),
+        (
+            changed(ZENDESK_TICKET, "a\0", "comments", 1, "body"),
+            "ticket/47, comment/1003: message holds the character NUL",
+        ),
+        (
+            changed(ZENDESK_TICKET, "a" * 65_537, "comments", 1, "body"),
+            "ticket/47, comment/1003: message has 65537 characters; the limit is 65536",
+        ),
+        (
+            changed(ZENDESK_TICKET, ["a" * 65_536], "audits", 0, "events", 0, "value"),
+            "ticket/47, event/3001: metadata takes more than 65536 bytes",
+        ),
         (
             changed(ZENDESK_TICKET, 2**70, "audits", 0, "events", 0, "value"),
-            "ticket/47, event/3001",
+            "ticket/47, event/3001: metadata.to is an integer beyond 64 bits",
+        ),
+        (
+            changed(ZENDESK_TICKET, "me", "audits", 0, "events", 1, "id"),
+            "audits.0 (id 2001).events.1.id: ",
         ),
         ({"ticket": {}}, "ticket.id: Field required"),
     ],
@@ -306,31 +326,261 @@ async def test_a_wrong_record_is_left_out_whole_and_named(
     first, last = await asyncio.to_thread(refusal, capsys, *command)
 
     assert first.startswith(f"ticket-activity: line 1: {said}")
-    assert last == "ticket-activity: 1 lines were wrong, and are left out."
+    assert last == "ticket-activity: 1 records were wrong, and are left out."
     exported = tmp_path / "export.jsonl"
     await asyncio.to_thread(run, "export", str(exported))
     kinds = [line["kind"] for line in lines_of(exported)]
-    assert kinds == ["header", "ticket", "entry", "change", "actor", "actor", "end"]
+    assert kinds == ["header", "ticket", "entry", "change", *3 * ["actor"], "end"]
 
 
-async def test_a_ticket_that_has_gone_on_in_the_other_system_is_refused_whole(
-    settings: Settings, tmp_path: Path, monkeypatch: Environment, capsys: Output
-) -> None:
+LOOK = """
+query($id: ID!) {
+  ticket(id: $id) {
+    mergedInto { id }
+    activities(first: 20) {
+      nodes {
+        id activityType message createdAt
+        revisions(first: 2) { nodes { changedAt recordedAt recordedBy { name } } }
+      }
+    }
+  }
+}
+"""
+DELETE = """
+mutation($input: DeleteTicketActivityInput!) {
+  deleteTicketActivity(input: $input) { userErrors { code } }
+}
+"""
+MERGED: JSON = {
+    "ticket": {"id": 48, "subject": "Smoke", "created_at": "2026-03-01T10:00:00Z"},
+    "comments": [
+        {
+            "id": 1010,
+            "author_id": 8,
+            "body": "For us alone.",
+            "public": False,
+            "created_at": "2026-03-01T10:00:00Z",
+        }
+    ],
+}
+GONE_ON: JSON = {
+    **ZENDESK_TICKET,
+    "ticket": {**ZENDESK_TICKET["ticket"], "subject": "Two printers on fire", "status": "closed"},
+    "comments": [
+        *ZENDESK_TICKET["comments"],
+        {
+            "id": 1011,
+            "author_id": 7,
+            "body": "It burns no more.",
+            "public": True,
+            "created_at": "2026-03-01T11:00:00Z",
+        },
+    ],
+    "audits": [
+        *ZENDESK_TICKET["audits"],
+        {
+            "id": 2010,
+            "author_id": 8,
+            "created_at": "2026-03-01T10:30:00Z",
+            "via": {"source": {"rel": "merge", "from": {"ticket_ids": [48, 99]}, "to": {}}},
+            "events": [
+                {
+                    "id": 3010,
+                    "type": "Change",
+                    "field_name": "subject",
+                    "previous_value": "The printer is on fire",
+                    "value": "Two printers on fire",
+                },
+                {
+                    "id": 3011,
+                    "type": "FollowerChange",
+                    "previous_followers": [],
+                    "current_followers": ["eve@example.com"],
+                    "via": {"channel": "rule", "source": {"from": {"title": "Tell Eve"}}},
+                },
+            ],
+        },
+    ],
+}
+
+
+def id_of(namespace: str, key: str) -> str:
+    return str(uuid5(uuid5(NAMESPACE_URL, namespace), key))
+
+
+async def look(client: Client, namespace: str, key: str) -> JSON:
+    document = await client.graphql(LOOK, id=id_of(namespace, key))
+    assert "errors" not in document, document
+    found: JSON = document["data"]["ticket"]
+    return found
+
+
+@pytest.fixture
+async def reader(settings: Settings, service: Service, monkeypatch: Environment) -> Client:
+    """Serve the database that the commands import into."""
     name_database(monkeypatch, settings.database_url)
-    before = {**ZENDESK_TICKET, "comments": ZENDESK_TICKET["comments"][:1]}
-    await asyncio.to_thread(
-        run, *import_from(write_lines(tmp_path / "a.jsonl", [before]), "zendesk", ZENDESK)
-    )
-    exported = tmp_path / "export.jsonl"
-    await asyncio.to_thread(run, "export", str(exported))
+    return await service.client(*Scope)
 
-    file = write_lines(tmp_path / "b.jsonl", [ZENDESK_TICKET])
-    [line] = await asyncio.to_thread(refusal, capsys, *import_from(file, "zendesk", ZENDESK))
-    again = tmp_path / "again.jsonl"
-    await asyncio.to_thread(run, "export", str(again))
 
-    assert "line 1: there is another ticket in its place already" in line
-    assert lines_of(again)[1:] == lines_of(exported)[1:]
+async def load(
+    capsys: Output, folder: Path, format_: str, namespace: str, *records: JSON
+) -> list[str]:
+    """Import records, those that are not wrong; return what was printed, errors first."""
+    file = write_lines(folder / f"{format_}.jsonl", [*records])
+    capsys.readouterr()
+    command = [*import_from(file, format_, namespace), "--on-error", "continue"]
+    await asyncio.to_thread(main, command)
+    output = capsys.readouterr()
+    said = (line.replace(f"{file}", "FILE") for line in (output.err + output.out).splitlines())
+    return [line.removeprefix("ticket-activity: ") for line in said]
+
+
+async def test_a_later_file_adds_what_is_new_after_what_was_done_here(
+    service: Service, reader: Client, capsys: Output, tmp_path: Path
+) -> None:
+    first = await load(capsys, tmp_path, "zendesk", ZENDESK, ZENDESK_TICKET)
+    ticket_id = id_of(ZENDESK, "ticket/47")
+    await reader.create_activity(ticket_id, message="Written here.")
+
+    later = await load(capsys, tmp_path, "zendesk", ZENDESK, GONE_ON, MERGED)
+    history = await service.history(ticket_id)
+    again = await load(capsys, tmp_path, "zendesk", ZENDESK, GONE_ON, MERGED)
+
+    left_out = "Left out: 1 of events Notification, 1 of merges with a ticket that is not here."
+    assert first == [
+        "Read FILE: added 1 of ticket_created, 2 of comment, 1 of document_upload, "
+        "1 of field_change; 0 were here already.",
+        "Left out: 1 of events Notification.",
+    ]
+    assert later == [
+        "Read FILE: added 2 of field_change, 2 of comment, 1 of ticket_created, 1 of merged_into, "
+        "1 of merged_from; 5 were here already.",
+        left_out,
+    ]
+    assert again == ["Read FILE: added nothing; 11 were here already.", left_out]
+    assert await service.history(ticket_id) == history
+    assert [message for *_, message in history][5:] == [
+        "Written here.",
+        *(None, None),
+        "It burns no more.",
+        None,
+    ]
+
+
+async def test_merged_tickets_are_merged_here_at_their_time_and_a_hidden_subject_stays_hidden(
+    service: Service, reader: Client, capsys: Output, tmp_path: Path
+) -> None:
+    await load(capsys, tmp_path, "zendesk", ZENDESK, GONE_ON, MERGED)
+
+    source = await look(reader, ZENDESK, "ticket/48")
+    public = await look(await service.client(Scope.READ), ZENDESK, "ticket/48")
+
+    assert source["mergedInto"] == {"id": id_of(ZENDESK, "ticket/47")}
+    assert sorted(
+        (node["activityType"], node["message"]) for node in public["activities"]["nodes"]
+    ) == [
+        ("MERGED_INTO", None),
+        ("TICKET_CREATED", None),  # its first comment is private: customers do not know it
+    ]
+    [merge] = [n for n in source["activities"]["nodes"] if n["activityType"] == "MERGED_INTO"]
+    [revision] = merge["revisions"]["nodes"]
+    assert merge["createdAt"] == revision["changedAt"] == "2026-03-01T10:30:00.000Z"
+    assert revision["recordedAt"] > revision["changedAt"]
+    assert revision["recordedBy"] == {"name": f"Import from {ZENDESK}"}
+    nodes = await timeline(service.settings, ZENDESK, "ticket/47", Scope.PRIVATE)
+    told = [node for node in nodes if node["activityType"] == "TICKET_CREATED"]
+    assert [node["message"] for node in told] == ["The printer is on fire"]
+    [followers] = [node for node in nodes if node["metadata"].get("field") == "followers"]
+    assert followers["metadata"] == {
+        "zendeskId": 3011,
+        "field": "followers",
+        "from": [],
+        "to": ["eve@example.com"],
+        "rule": "Tell Eve",
+    }
+    assert followers["actor"] is None
+
+
+@pytest.mark.any_engine
+async def test_an_article_that_moved_in_a_merge_is_not_here_twice(
+    reader: Client, capsys: Output, tmp_path: Path
+) -> None:
+    await load(capsys, tmp_path, "zammad", ZAMMAD, ZAMMAD_TICKET)
+    merge = {"o_id": 3, "object": "Ticket", "created_by_id": 5, "id_from": 3, "id_to": 4}
+    merge["created_at"] = "2026-03-03T08:00:00.000Z"
+    title = {**ZAMMAD_TICKET["history"][1], "id": 95, "attribute": "title"}
+    title |= {"value_from": "No network", "value_to": "No network at all"}
+    tag = {**ZAMMAD_TICKET["history"][1], "id": 96, "type": "added", "attribute": "tag"}
+    history = [*ZAMMAD_TICKET["history"], title, tag, {**merge, "id": 97, "type": "merged_into"}]
+    source = {**ZAMMAD_TICKET, "articles": [], "history": history}
+    source["ticket"] = {**ZAMMAD_TICKET["ticket"], "title": "No network at all"}
+    target = {
+        "ticket": {**ZAMMAD_TICKET["ticket"], "id": 4},
+        "articles": ZAMMAD_TICKET["articles"],
+        "history": [{**merge, "id": 98, "type": "received_merge"}],
+    }
+
+    printed = await load(capsys, tmp_path, "zammad", ZAMMAD, source, target)
+
+    assert printed == [
+        "Read FILE: added 2 of field_change, 1 of ticket_created, 1 of merged_into, "
+        "1 of merged_from; 2 were here already.",
+        "Left out: 3 of entries that are here on another ticket.",
+    ]
+    merged = await look(reader, ZAMMAD, "ticket/3")
+    assert merged["mergedInto"] == {"id": id_of(ZAMMAD, "ticket/4")}
+
+
+@pytest.mark.any_engine
+async def test_what_was_removed_here_stays_so_and_what_changed_there_is_told(
+    reader: Client, capsys: Output, tmp_path: Path
+) -> None:
+    await load(capsys, tmp_path, "zendesk", ZENDESK, GONE_ON, MERGED)
+    ticket_id = id_of(ZENDESK, "ticket/47")
+    [merge] = [
+        node["id"]
+        for node in (await look(reader, ZENDESK, "ticket/48"))["activities"]["nodes"]
+        if node["activityType"] == "MERGED_INTO"
+    ]
+    deleted = id_of(ZENDESK, "comment/1003")
+    await reader.mutate(DELETE, ticketId=ticket_id, activityId=deleted)
+    await reader.mutate(DELETE, ticketId=id_of(ZENDESK, "ticket/48"), activityId=merge)
+    await reader.put(ticket_id, id_of(ZENDESK, "comment/1001"), {"message": "Edited here."})
+    private = changed(GONE_ON, False, "comments", 2, "public")
+
+    printed = await load(capsys, tmp_path, "zendesk", ZENDESK, private, MERGED)
+
+    assert printed == [
+        "line 1: ticket/47, comment/1011: it is here already with other content",
+        "1 records were wrong, and are left out.",
+        "Read FILE: added nothing; 8 were here already.",
+        "2 were deleted, redacted or unmerged here, and stay so.",
+        "Left out: 1 of events Notification, 1 of merges with a ticket that is not here.",
+    ]
+    assert await reader.find(ticket_id, deleted) is None
+    found = await reader.find(ticket_id, id_of(ZENDESK, "comment/1001"))
+    assert found is not None
+    assert found["message"] == "Edited here."
+
+
+@pytest.mark.any_engine
+async def test_an_address_is_one_however_it_is_written_and_another_one_is_another_system(
+    reader: Client, capsys: Output, tmp_path: Path
+) -> None:
+    for address, known in ((ZAMMAD, 0), (f"{ZAMMAD.replace('z', 'Z', 1)}/", 5), (ZENDESK, 0)):
+        [said] = await load(capsys, tmp_path, "zammad", address, ZAMMAD_TICKET)
+        assert f"; {known} were here already." in said
+
+
+@pytest.mark.any_engine
+@pytest.mark.parametrize(
+    "address", ["acme", "ftp://a.example", "https://me:x@a.example", "http://"]
+)
+def test_what_is_no_address_is_refused(capsys: Output, address: str) -> None:
+    with pytest.raises(SystemExit):
+        main(import_from(Path("x.jsonl"), "zendesk", address))
+
+    assert "such as https://example.zendesk.com" in capsys.readouterr().err
 
 
 def test_the_address_of_the_other_system_must_be_given(capsys: Output, tmp_path: Path) -> None:

@@ -156,12 +156,16 @@ _WRITTEN_ALONE_BY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class MergeTickets:
-    """Merges a ticket into another one, by an entry on each; nothing else of them changes."""
+    """Merges a ticket into another one, by an entry on each; nothing else of them changes.
+
+    `past` goes into both entries.
+    """
 
     source_id: UUID
     target_id: UUID
     merged_into_id: UUID
     merged_from_id: UUID
+    past: Past = PRESENT
 
     @property
     def ticket_id(self) -> UUID:

@@ -129,8 +129,10 @@ def merge_tickets(state: State, command: MergeTickets, viewer: Viewer, now: date
     source = replace(source, merged_into_id=target.id)
     into = _merge_entry(source, command.merged_into_id, ActivityType.MERGED_INTO, target)
     of = _merge_entry(target, command.merged_from_id, ActivityType.MERGED_FROM, source)
-    first = added(source, _new_activity(into, viewer, now), viewer, now)
-    second = added(target, _new_activity(of, viewer, now), viewer, now)
+    first, second = (
+        added(ticket, _new_activity(replace(entry, past=command.past), viewer, now), viewer, now)
+        for ticket, entry in ((source, into), (target, of))
+    )
     return replace(first, changes=first.changes + second.changes)
 
 

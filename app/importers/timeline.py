@@ -1,10 +1,11 @@
-"""The timeline of one ticket of another system, and the lines of an export that it becomes.
+"""The timeline of one ticket of another system, and the commands that make it here.
 
-Ids are derived from those of the other system, so that the same record becomes the same rows.
+Ids are derived from those of the other system, so that the same record becomes the same entries.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from html.parser import HTMLParser
 from typing import Annotated, Any, Final, TypeVar
@@ -13,15 +14,13 @@ from uuid import UUID, uuid5
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.activity.actors import MAX_NAME_LENGTH, mistake_in_url
-from app.activity.state import ActivityType, ChangeType
+from app.activity.actors import MAX_NAME_LENGTH, ActorUpdate, mistake_in_url
+from app.activity.commands import CreateActivity, CreateTicket, MergeTickets, Past
+from app.activity.state import ActivityType
 from app.activity.values import JSONObject
 from app.errors import InvalidInput
 
 Number = Annotated[int, Field(ge=1, lt=2**63)]
-
-Named = tuple[str, bytes]
-"""A line, with what of the record it was made from."""
 
 
 class Source(BaseModel):
@@ -39,8 +38,12 @@ class Person:
 
     key: str
     name: str | None
-    updated_at: datetime
     avatar_url: str | None = None
+
+    def update(self, namespace: UUID) -> ActorUpdate:
+        return ActorUpdate(
+            uuid5(namespace, self.key), _printable(self.name), _shown(self.avatar_url)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,84 +61,81 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Merge:
+    """That a ticket was merged into another one. Both are named by their keys."""
+
+    source: str
+    target: str
+    at: datetime
+    actor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A command, and what of the record it was made from."""
+
+    name: str
+    at: datetime
+    command: CreateTicket | CreateActivity | MergeTickets
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
-    """A ticket with its entries. The first is that it was created; the others may be unordered."""
+    """A ticket with its entries. The first is that it was created; the others may be unordered.
+
+    `left_out` counts what there is nothing like here.
+    """
 
     key: str
     created: Entry
-    entries: list[Entry] = field(default_factory=list)
-    people: list[Person] = field(default_factory=list)
+    entries: list[Entry]
+    people: list[Person]
+    merges: list[Merge]
+    left_out: Counter[str]
 
-    def lines(self, namespace: UUID) -> Iterator[Named]:
-        """Yield the lines of an export. Each entry has one version, as it was last."""
-
-        def id_of(key: str | None) -> UUID | None:
-            return uuid5(namespace, key) if key else None
-
-        ordered = [self.created, *sorted(self.entries, key=lambda entry: (entry.at, entry.key))]
-        ticket_id = id_of(self.key)
-        yield self._line(
+    def creations(self, namespace: UUID) -> Iterator[Item]:
+        """Yield what makes the ticket and its entries, in the order of their times."""
+        ticket_id = uuid5(namespace, self.key)
+        yield Item(
             self.key,
-            kind="ticket",
-            id=ticket_id,
-            createdAt=self.created.at,
-            lastSeq=len(ordered),
-            lastChangedAt=max(entry.at for entry in ordered),
+            self.created.at,
+            CreateTicket(
+                ticket_id,
+                self.created.message,
+                self.created.metadata,
+                _past(namespace, self.created),
+            ),
         )
-        for person in self.people:
-            yield self._line(
-                person.key,
-                kind="actor",
-                id=id_of(person.key),
-                name=_printable(person.name),
-                avatarUrl=_shown(person.avatar_url),
-                updatedAt=person.updated_at,
+        for entry in sorted(self.entries, key=lambda entry: (entry.at, entry.key)):
+            command = CreateActivity(
+                ticket_id=ticket_id,
+                activity_id=uuid5(namespace, entry.key),
+                activity_type=entry.type,
+                message=entry.message,
+                metadata=entry.metadata,
+                is_private=entry.is_private,
+                document_id=uuid5(namespace, entry.document) if entry.document else None,
+                past=_past(namespace, entry),
+                allows_merged=True,
             )
-        latest = self.created.at
-        for seq, entry in enumerate(ordered, 1):
-            latest = max(latest, entry.at)
-            shared = {
-                "ticketId": ticket_id,
-                "isPrivate": entry.is_private,
-                "message": entry.message,
-                "metadata": entry.metadata,
-                "version": 1,
-            }
-            yield self._line(
-                entry.key,
-                **shared,
-                kind="entry",
-                id=id_of(entry.key),
-                activityType=entry.type,
-                createdAt=entry.at,
-                actorId=id_of(entry.actor),
-                documentId=id_of(entry.document),
-                updatedAt=latest,
-                updatedById=id_of(entry.actor),
-                deletedAt=None,
-                redactedVersion=None,
-            )
-            yield self._line(
-                entry.key,
-                **shared,
-                kind="change",
-                seq=seq,
-                activityId=id_of(entry.key),
-                changeType=ChangeType.ADDED,
-                changedAt=latest,
-                changedById=id_of(entry.actor),
-                wasPrivate=None,
-                reason=None,
-                recordedAt=None,
-                recordedById=None,
-            )
+            yield Item(f"{self.key}, {entry.key}", entry.at, command)
 
-    def _line(self, key: str, **members: Any) -> Named:
-        name = self.key if key == self.key else f"{self.key}, {key}"
-        try:
-            return name, orjson.dumps(members)
-        except TypeError as error:  # half of a surrogate pair, an integer beyond 64 bits
-            raise InvalidInput(f"{name}: {error}.") from None
+    def mergers(self, namespace: UUID) -> Iterator[Item]:
+        """Yield what merges this ticket, or another one into it."""
+        for merge in self.merges:
+            key = f"{merge.source}/merge/{merge.target}"
+            command = MergeTickets(
+                source_id=uuid5(namespace, merge.source),
+                target_id=uuid5(namespace, merge.target),
+                merged_into_id=uuid5(namespace, f"{key}/into"),
+                merged_from_id=uuid5(namespace, f"{key}/from"),
+                past=_past(namespace, merge),
+            )
+            yield Item(f"{self.key}, merge of {merge.source}", merge.at, command)
+
+
+def _past(namespace: UUID, what: Entry | Merge) -> Past:
+    return Past(what.at, actor_id=uuid5(namespace, what.actor) if what.actor else None)
 
 
 def _printable(name: str | None) -> str | None:
@@ -150,13 +150,27 @@ def _shown(url: str | None) -> str | None:
 
 
 def read_record(text: bytes, model: type[S]) -> S:
-    """Read one record. Raises InvalidInput that names the member."""
+    """Read one record. Raises InvalidInput that names the member, and the ids on the way to it."""
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the record"
+        place = _place(text, first["loc"]) or "the record"
         raise InvalidInput(f"{place}: {first['msg']}") from None
+
+
+def _place(text: bytes, path: tuple[str | int, ...]) -> str:
+    """Return a path as text: `comments.0 (id 1001).public`."""
+    steps: list[str] = []
+    value: Any = orjson.loads(text) if path else None
+    for step in path:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            value = None
+        id_ = value.get("id") if isinstance(value, dict) and isinstance(step, int) else None
+        steps.append(f"{step} (id {id_})" if isinstance(id_, int) else str(step))
+    return ".".join(steps)
 
 
 def without_null(**members: Any) -> JSONObject:

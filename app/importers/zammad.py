@@ -4,16 +4,16 @@ https://docs.zammad.org/en/latest/api/ticket/articles.html; the history is what
 `GET /api/v1/ticket_history/{id}` answers.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
-from uuid import UUID
+from typing import Any, Final
 
 from pydantic import AwareDatetime, Field
 
 from app.activity.state import ActivityType
 from app.importers.timeline import (
     Entry,
-    Named,
+    Merge,
     Number,
     Person,
     Source,
@@ -25,6 +25,16 @@ from app.importers.timeline import (
 
 _SYSTEM = 1
 """The user by whom Zammad itself acts."""
+
+
+_LISTS: Final = frozenset({"tag", "link"})
+"""Attributes that are lists. The history has what was added to them, and removed."""
+
+_MERGES: Final = frozenset({("Ticket", "merged_into"), ("Ticket", "received_merge")})
+"""A merge is in the history of both tickets."""
+
+_TOLD: Final = _MERGES | {("Ticket", "created"), ("Ticket::Article", "created")}
+"""Rows of the history that become no entry of their own."""
 
 
 class _Attachment(Source):
@@ -57,13 +67,23 @@ class _HistoryRow(Source):
     attribute: str | None = None
     value_from: Any = None
     value_to: Any = None
+    id_from: int | None = None
+    id_to: int | None = None
+
+    @property
+    def what(self) -> tuple[str, str]:
+        return self.object, self.type
+
+    @property
+    def is_change(self) -> bool:
+        is_of_list = self.type in ("added", "removed") and self.attribute in _LISTS
+        return self.what == ("Ticket", "updated") or (self.object == "Ticket" and is_of_list)
 
 
 class _User(Source):
     id: Number
     firstname: str | None = None
     lastname: str | None = None
-    updated_at: AwareDatetime | None = None
 
 
 class _Assets(Source):
@@ -86,35 +106,54 @@ class _Record(Source):
     assets: _Assets = _Assets()
 
 
-def convert(text: bytes, namespace: UUID) -> Iterator[Named]:
-    """Yield the lines of one ticket."""
+def convert(text: bytes) -> Timeline:
+    """Return the timeline of one ticket."""
     record = read_record(text, _Record)
     ticket = record.ticket
+    key = f"ticket/{ticket.id}"
     created = Entry(
-        key=f"ticket/{ticket.id}/created",
+        key=f"{key}/created",
         type=ActivityType.TICKET_CREATED,
         at=ticket.created_at,
         actor=_actor(ticket.created_by_id) or _actor(ticket.customer_id),
-        message=ticket.title,
+        message=_title(record),
         metadata=without_null(zammadId=ticket.id, number=ticket.number),
     )
     entries = [entry for article in record.articles for entry in _entries(article)]
-    entries += [
-        _field_change(row)
+    entries += [_field_change(row) for row in record.history if row.is_change]
+    people = [_person(user) for user in record.assets.users.values() if user.id != _SYSTEM]
+    merges = [
+        Merge(
+            f"ticket/{row.id_from}",
+            f"ticket/{row.id_to}",
+            row.created_at,
+            _actor(row.created_by_id),
+        )
         for row in record.history
-        if (row.object, row.type) == ("Ticket", "updated")
+        if row.what in _MERGES and row.id_from and row.id_to
     ]
-    people = [_person(user, ticket) for user in record.assets.users.values() if user.id != _SYSTEM]
-    return Timeline(f"ticket/{ticket.id}", created, entries, people).lines(namespace)
+    left_out = Counter(
+        f"history {' '.join(row.what)}"
+        for row in record.history
+        if not row.is_change and row.what not in _TOLD
+    )
+    return Timeline(key, created, entries, people, merges, left_out)
+
+
+def _title(record: _Record) -> str | None:
+    """Return the title as it was at first. A later change is an entry of its own."""
+    for row in sorted(record.history, key=lambda row: (row.created_at, row.id)):
+        if row.what == ("Ticket", "updated") and row.attribute == "title":
+            return row.value_from if isinstance(row.value_from, str) else None
+    return record.ticket.title
 
 
 def _actor(user_id: int | None) -> str | None:
     return f"user/{user_id}" if user_id and user_id != _SYSTEM else None
 
 
-def _person(user: _User, ticket: _Ticket) -> Person:
-    name = " ".join(filter(None, (user.firstname, user.lastname))) or None
-    return Person(f"user/{user.id}", name, user.updated_at or ticket.created_at)
+def _person(user: _User) -> Person:
+    return Person(f"user/{user.id}", " ".join(filter(None, (user.firstname, user.lastname))))
 
 
 def _entries(article: _Article) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ import that was cut off is run again from the start.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -34,7 +34,6 @@ from app.store.lines import KINDS, LINES, Values
 from app.store.parameters import are_among, is_among
 
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
-MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
 _BATCH_LINES: Final = 5000
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 
@@ -48,22 +47,14 @@ class LineWrong(Exception):
         super().__init__(f"line {number}: {message}")
 
 
-Convert = Callable[[bytes], Iterator[tuple[str, bytes]]]
-"""Makes lines of a record, each with what it was made from. Raises InvalidInput for a wrong one."""
-
 Refused = Callable[[LineWrong], None]
 """Takes a wrong line; raises it to stop."""
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Lines that are stored in one transaction, by kind, each with its number.
+    """Lines that are stored in one transaction, by kind, each with its number."""
 
-    With `has_records` the lines of one number are a record: it is stored whole or not at all, and
-    actors in it who are there already stay as they are.
-    """
-
-    has_records: bool = False
     lines: dict[str, list[Numbered]] = field(default_factory=dict)
     count: int = 0
     size: int = 0
@@ -72,14 +63,6 @@ class _Batch:
         self.lines.setdefault(line["kind"], []).append((number, line))
         self.count += 1
         self.size += size
-
-    def records(self) -> Iterable["_Batch"]:
-        """Return each record as a batch of its own."""
-        batches: dict[int, _Batch] = {}
-        for lines in self.lines.values():
-            for number, line in lines:
-                batches.setdefault(number, _Batch(has_records=True)).add(number, line, 0)
-        return batches.values()
 
     @property
     def is_full(self) -> bool:
@@ -98,35 +81,18 @@ class Importer:
     _number: int = 0
     _batch: _Batch = field(default_factory=_Batch)
     _end: Values | None = None
-    _actors: set[str] = field(default_factory=set)
 
     async def read(self, file: BinaryIO, size: int) -> None:
         """Import all lines. Raises LineWrong if `refuse` does, with everything before it stored."""
-        await self._read(file, size, MAX_LINE_BYTES, self._take)
-        self._require_whole()
-        await self._require_consistent()
-
-    async def read_records(self, file: BinaryIO, size: int, convert: Convert) -> None:
-        """Import records of another system, each on a line. One that is wrong is left out whole.
-
-        Of actors who are there already everything stays as it is. Raises as `read`.
-        """
-        self._batch = _Batch(has_records=True)
-        await self._read(file, size, MAX_RECORD_BYTES, partial(self._take_record, convert))
-        await self._require_consistent()
-
-    async def _read(
-        self, file: BinaryIO, size: int, limit: int, take: Callable[[bytes], None]
-    ) -> None:
         done = 0
         try:
-            for text in iter(partial(file.readline, limit), b""):
+            for text in iter(partial(file.readline, MAX_LINE_BYTES), b""):
                 done += len(text)
                 self._number += 1
                 try:
-                    if len(text) == limit and not text.endswith(b"\n"):
-                        raise self._wrong(f"it is longer than {limit} bytes")
-                    take(text)
+                    if len(text) == MAX_LINE_BYTES and not text.endswith(b"\n"):
+                        raise self._wrong(f"it is longer than {MAX_LINE_BYTES} bytes")
+                    self._take(text)
                 except LineWrong as error:
                     self.refuse(error)
                 if self._batch.is_full:
@@ -135,6 +101,8 @@ class Importer:
         finally:
             await self._flush()
         self.tell("read", done, size)
+        self._require_whole()
+        await self._require_consistent()
 
     def _take(self, text: bytes) -> None:
         if self._end:
@@ -151,25 +119,6 @@ class Importer:
         elif kind != "header":
             self.counts[kind] += 1
             self._batch.add(self._number, line, len(text))
-
-    def _take_record(self, convert: Convert, text: bytes) -> None:
-        try:
-            lines = [self._parse_made(what, made) for what, made in convert(text)]
-        except InvalidInput as error:
-            raise self._wrong(error.message) from None
-        for line in lines:
-            if line["kind"] == "actor":
-                if line["id"] in self._actors:
-                    continue
-                self._actors.add(line["id"])
-            self.counts[line["kind"]] += 1
-            self._batch.add(self._number, line, len(text) // len(lines))
-
-    def _parse_made(self, what: str, text: bytes) -> Values:
-        try:
-            return self._parse(text)
-        except InvalidInput as error:
-            raise InvalidInput(f"{what}: {error.message}") from None
 
     def _parse(self, text: bytes) -> Values:
         """Read a line. Raises InvalidInput that names the member."""
@@ -192,7 +141,7 @@ class Importer:
         return LineWrong(self._number, message)
 
     async def _flush(self) -> None:
-        batch, self._batch = self._batch, _Batch(self._batch.has_records)
+        batch, self._batch = self._batch, _Batch()
         if not batch.count:
             return
         try:
@@ -208,17 +157,8 @@ class Importer:
         try:
             await self.database.write(partial(insert_new, batch.lines))
         except NotAllNew:
-            if not batch.has_records:
-                return await self.database.write(partial(_store, batch))
-        else:
-            return []
-        wrong: list[LineWrong] = []
-        for record in batch.records():
-            try:
-                await self.database.write(partial(_store_whole, record))
-            except LineWrong as error:
-                wrong.append(error)
-        return wrong
+            return await self.database.write(partial(_store, batch))
+        return []
 
     def _require_whole(self) -> None:
         if self._end is None:
@@ -272,24 +212,17 @@ def _store(batch: _Batch, session: Session) -> list[LineWrong]:
     for name in KINDS:
         if given := batch.lines.get(name):
             read = [(number, KINDS[name].row(line)) for number, line in given]
-            keeps = batch.has_records and name == "actor"
-            wrong += _store_rows(session, name, read, keeps=keeps)
+            wrong += _store_rows(session, name, read)
     for number, merge in batch.lines.get("merge", ()):
         if not _merge(session, merge):
             wrong.append(LineWrong(number, "one of its tickets is not there"))
     return wrong
 
 
-def _store_whole(record: _Batch, session: Session) -> None:
-    """Store a record. Raises LineWrong, and nothing of it is stored, if it contradicts anything."""
-    for error in _store(record, session):
-        raise error
-
-
 def _store_rows(
-    session: Session, name: str, given: Sequence[tuple[int, dict[str, Any]]], *, keeps: bool
+    session: Session, name: str, given: Sequence[tuple[int, dict[str, Any]]]
 ) -> list[LineWrong]:
-    """Insert the rows that are not there yet; with `keeps` those that are may be others."""
+    """Insert the rows that are not there yet."""
     table = KINDS[name].table
     read = [row for _, row in given]
     there = _existing(session, table, read)
@@ -299,7 +232,7 @@ def _store_rows(
     for number, row in given:
         key = _key(table, row)
         if (before := there.get(key)) is not None:
-            if not keeps and any(before[member] != value for member, value in row.items()):
+            if any(before[member] != value for member, value in row.items()):
                 wrong.append(LineWrong(number, f"there is another {name} in its place already"))
         elif reason := place.mistake(row):
             wrong.append(LineWrong(number, reason))
