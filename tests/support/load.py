@@ -232,7 +232,6 @@ class Follower:
 
     async def follow(self) -> None:
         while True:
-            self.resumed += 1
             self.number += 1
             try:
                 async with self.load.client(self.number) as http:
@@ -248,6 +247,7 @@ class Follower:
             if response.status_code != httpx2.codes.OK:
                 await asyncio.sleep(0.1)
                 return
+            self.resumed += 1
             async for line in response.aiter_lines():
                 if line.startswith("data: {"):
                     self._take(json.loads(line.removeprefix("data: ")))
