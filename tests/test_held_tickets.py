@@ -12,10 +12,17 @@ from sqlalchemy import text
 from sqlalchemy.util.concurrency import await_only
 from sqlmodel import Session
 
+from app.auth import Scope
 from app.settings import Settings
 from tests.support.service import Client, start
 
 pytestmark = pytest.mark.postgresql
+
+UPSERT_ACTORS = """
+mutation Upsert($input: UpsertActorsInput!) {
+  upsertActors(input: $input) { actors { name } userErrors { code } }
+}
+"""
 
 
 @pytest.fixture
@@ -95,6 +102,24 @@ async def test_a_token_that_is_held_makes_no_write_wait(settings: Settings) -> N
 
             assert await put(author, entry) == "ok"
         await connection.close()
+
+
+async def test_an_actor_that_is_held_makes_no_entry_busy(settings: Settings) -> None:
+    async with start(settings) as service:
+        author = await service.client(*Scope)
+        [entry] = await entries(author, 1)
+        await author.mutate(UPSERT_ACTORS, actors=[{"id": str(author.actor_id), "name": "Ada"}])
+        connection = await asyncpg.connect(settings.database_url.replace("+asyncpg", "", 1))
+        async with connection.transaction():
+            await connection.execute("SELECT FROM actor FOR UPDATE")
+            names = [{"id": str(author.actor_id), "name": "Grace"}]
+            named, code = await asyncio.gather(
+                author.graphql(UPSERT_ACTORS, input={"actors": names}), put(author, entry)
+            )
+        await connection.close()
+
+        assert code == "ok"
+        assert [error["extensions"]["code"] for error in named["errors"]] == ["BUSY"]
 
 
 async def test_a_process_that_stops_while_it_holds_tickets_loses_them(settings: Settings) -> None:

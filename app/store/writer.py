@@ -339,16 +339,15 @@ class Writer:
     ) -> None:
         """Run what names no ticket that another transaction holds; the rest is busy.
 
-        Where it is no ticket that was waited for, all is busy.
+        Where it is no ticket that was waited for, the chores are busy, or all if there are none.
         """
         await self._held.look(jobs)
         free, held = self._held.split(jobs)
-        if not held:
-            settle_all([*free, *chores], _translated(error))
-            return
-        settle_all(held, _translated(error))
-        if free or chores:
-            await self._write_batch(free, chores, is_short=is_short)
+        busy: Sequence[Waiting] = held or chores or free
+        settle_all(busy, _translated(error))
+        chores_left = chores if busy is held else []
+        if busy is not free and (free or chores_left):
+            await self._write_batch(free, chores_left, is_short=is_short)
 
     def _count(self, jobs: Sequence[Job], changes: Sequence[Change]) -> None:
         self.commit_seconds.observe(time.monotonic() - self._worked_at)
