@@ -85,7 +85,7 @@ def serve(options: argparse.Namespace) -> None:
             _log.info(_start_line(settings, origin, options.workers))
             for warning in warnings:
                 _log.warning(warning)
-            flush_log()  # what is printed next may scroll the warnings away
+            flush_log()  # a thread writes it, and the hints come after the warnings
             if tokens:
                 print(demo_hints(origin, *tokens), flush=True)
 

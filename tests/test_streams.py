@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.errors import Busy, Unauthenticated
+from app.errors import Busy, RateLimited, Unauthenticated
 from app.graphql_server.streams import StreamLimits
 from app.server.protocol import WebSocketProtocol
 from app.settings import Settings
@@ -185,6 +185,16 @@ async def test_a_token_that_ends_in_mid_stream_ends_the_web_socket(
         is_fault = isinstance(error, RuntimeError)
         assert await closing(ws) == ((1011, "Internal error") if is_fault else ended)
     await source.until_open(0)
+
+
+async def test_an_address_that_is_limited_is_told_to_connect_again_later(
+    source: Source, origin: str
+) -> None:
+    source.authenticating = [RateLimited("Too many requests.", 30)]
+    async with web_socket(origin, None) as ws:
+        await send(ws, type="connection_init", payload={"Authorization": "Bearer x"})
+
+        assert await closing(ws) == (1012, "Too many requests.")
 
 
 async def test_a_token_that_ends_in_mid_stream_ends_the_event_stream_with_an_error(
