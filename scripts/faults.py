@@ -53,6 +53,8 @@ def _run(name: str, options: Options) -> bool:
         except Skipped as reason:
             print(f"{name}: skipped, {reason}", flush=True)
             return True
+        finally:
+            options.end_all()
     verdict = f"{len(found.wrong)} WRONG" if found.wrong else "nothing wrong"
     seconds = time.monotonic() - began
     print(f"{name}: {found.figure}; {verdict} ({seconds:.0f} s)", flush=True)

@@ -24,7 +24,7 @@ from tests.support.disks import (
     strace_refusal,
 )
 from tests.support.load import Load, Stored, graphql, stored_in, under_load, wait_until_served
-from tests.support.process import ROOT, environment, serve
+from tests.support.process import ROOT, environment
 
 TRACED_SECONDS: Final = 5
 """A trace of 5 s has some 100 MB."""
@@ -54,7 +54,7 @@ async def synced(options: Options, folder: Path) -> Found:
     file, trace = folder / "tickets.db", folder / "trace"
     calls = "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg"
     watching = ("--decode-fds=path", "--string-limit=8192", "-e", calls, "-o", str(trace))
-    with serve(file, log=folder / "log") as process:
+    with options.serve(file, log=folder / "log") as process:
         async with under_load([process.origin], process.token, options.clients) as load:
             with attached(process, *watching):
                 begun = len(load.acknowledged)
@@ -128,7 +128,7 @@ async def slow(options: Options, folder: Path) -> Found:
     _require_strace()
     file = folder / "tickets.db"
     delay = ("-e", "trace=fdatasync", "-e", f"inject=fdatasync:delay_enter={SYNC_MS * 1000}")
-    with serve(file, log=folder / "log") as process:
+    with options.serve(file, log=folder / "log") as process:
         async with under_load([process.origin], process.token, options.clients) as load:
             before = median(await _read(load, options.seconds / 2))
             with attached(process, "-o", "/dev/null", *delay):
@@ -171,7 +171,7 @@ async def full(options: Options, folder: Path) -> Found:
     disk.mkdir()
     file, copy = disk / "tickets.db", folder / "copy.db"
     try:
-        process = serve(file, within=on_small_disk(disk, DISK_MIB), log=folder / "log")
+        process = options.serve(file, within=on_small_disk(disk, DISK_MIB), log=folder / "log")
     except AssertionError:
         raise Skipped("this user may mount nothing") from None
     ballast = seen_by(process, disk / "ballast")
@@ -202,7 +202,7 @@ async def read_only(options: Options, folder: Path) -> Found:
     _require_strace()
     file = folder / "tickets.db"
     refusing = ("-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EROFS")
-    with serve(file, log=folder / "log") as process:
+    with options.serve(file, log=folder / "log") as process:
         async with under_load([process.origin], process.token, options.clients) as load:
             await _settle(load)
             with attached(process, "-o", "/dev/null", *refusing):
@@ -257,7 +257,7 @@ async def _refuse(load: Load, code: str) -> int:
 async def damaged(options: Options, folder: Path) -> Found:
     """Cut a file off, or flip a byte of it, and start. What is damaged must not be served."""
     file = folder / "tickets.db"
-    with serve(file, log=folder / "log") as process:
+    with options.serve(file, log=folder / "log") as process:
         async with under_load([process.origin], process.token, options.clients) as load:
             await asyncio.sleep(min(options.seconds, 2))
             wrong = await load.finish(url_of(file))

@@ -15,7 +15,7 @@ import httpx2
 from faults_options import Found, Options
 
 from tests.support.load import Load, free_port, graphql, stored_in, under_load, wait_until_served
-from tests.support.process import Process, environment, passing, serve
+from tests.support.process import Process, environment, passing
 
 KNOCKERS: Final = 2
 ALLOWED_SECONDS: Final = 60
@@ -43,7 +43,7 @@ async def kill(options: Options, folder: Path, *, workers: int) -> Found:
 
     def start() -> Process:
         # In a process group of its own, which is killed as one.
-        return serve(file, workers, within=["setsid"], port=port, log=log)
+        return options.serve(file, workers, within=["setsid"], port=port, log=log)
 
     process = start()
     seconds: list[float] = []
@@ -88,7 +88,9 @@ async def restart(options: Options, folder: Path) -> Found:
         def start() -> Process:
             passed = [listener.fileno()]
             within = passing(listener)
-            return serve(folder / "tickets.db", within=within, pass_fds=passed, log=folder / "log")
+            return options.serve(
+                folder / "tickets.db", within=within, pass_fds=passed, log=folder / "log"
+            )
 
         async def replace(process: Process) -> Process:
             successor = await asyncio.to_thread(start)
@@ -111,7 +113,7 @@ async def reload(options: Options, folder: Path) -> Found:
                 await asyncio.sleep(0.05)
         return process
 
-    process = serve(folder / "tickets.db", 2, log=folder / "log")
+    process = options.serve(folder / "tickets.db", 2, log=folder / "log")
     return await _go_on("reloads of 2 workers by SIGHUP", options, folder, process, replace)
 
 
@@ -157,7 +159,10 @@ async def _knock(load: Load) -> int:
 async def two_services(options: Options, folder: Path) -> Found:
     """Let two services that know nothing of each other write to one file."""
     file = folder / "tickets.db"
-    with serve(file, log=folder / "log") as one, serve(file, log=folder / "log") as other:
+    with (
+        options.serve(file, log=folder / "log") as one,
+        options.serve(file, log=folder / "log") as other,
+    ):
         origins = [one.origin, other.origin]
         async with under_load(origins, one.token, options.clients) as load:
             await asyncio.sleep(options.seconds)
@@ -190,11 +195,12 @@ async def clock_back(options: Options, folder: Path) -> Found:
     clock.write_text("1")
     (folder / "sitecustomize.py").write_text(CLOCK.format(file=str(clock)))
     within = ["env", f"PYTHONPATH={folder}"]
-    with serve(file, within=within, log=folder / "log") as process:
+    with options.serve(file, within=within, log=folder / "log") as process:
         async with under_load([process.origin], process.token, options.clients) as load:
             await asyncio.sleep(options.seconds / 2)
             before = len(load.acknowledged)
-            clock.write_text("0")
+            (folder / "next").write_text("0")
+            (folder / "next").replace(clock)  # at once: the service reads it all the time
             await asyncio.sleep(options.seconds / 2)
             after = len(load.acknowledged) - before
             wrong = await load.finish(url_of(file))
