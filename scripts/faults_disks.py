@@ -37,7 +37,7 @@ REFUSED: Final = 50
 
 READ: Final = "query Read($id: ID!) { ticket(id: $id) { id changesCursor } }"
 UUIDS: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-CALL: Final = re.compile(r"(\d+) (?:<\.\.\. )?(\w+)(?:\(\d+<([^>]*)>| resumed>)?")
+CALL: Final = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)(?:\(\d+<([^>]*)>| resumed>)?")
 
 
 def _require_strace() -> None:
