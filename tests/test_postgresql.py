@@ -503,6 +503,24 @@ def test_a_start_without_the_server_is_one_line_in_bounded_time(
     assert "secret" not in waiting + refused
 
 
+def test_a_start_before_a_server_that_does_not_answer_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        url = f"postgresql+asyncpg://service@127.0.0.1:{port}/tickets"
+        monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", url)
+        monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_START_SECONDS", "0")
+        monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_CONNECT_SECONDS", "0.2")
+
+        assert main(["migrate"]) == 1
+
+    assert capsys.readouterr().err == (
+        f"ticket-activity: The database tickets at 127.0.0.1:{port} cannot be reached: "
+        "no answer within 0.2 seconds.\n"
+    )
+
+
 def test_a_start_that_may_not_migrate_refuses_a_database_that_is_behind(
     engine: PostgresqlEngine,
     monkeypatch: pytest.MonkeyPatch,

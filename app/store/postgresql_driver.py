@@ -92,6 +92,8 @@ async def connect(url: str, options: PostgresqlOptions, seconds: float | None) -
             statement_cache_size=0 if options.is_pooled else 100,
             server_settings={"application_name": "ticket-activity"},
         )
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {options.connect_seconds:g} seconds") from None
     except asyncpg.TargetServerAttributeNotMatched:
         raise ConnectionError("the server is a standby") from None
     connection.answer_seconds = options.answer_seconds
