@@ -5,7 +5,11 @@ The samples are written from the public documentation of those APIs.
 
 import asyncio
 import json
+import os
+import re
+import subprocess
 from pathlib import Path
+from shutil import which
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -581,6 +585,70 @@ def test_what_is_no_address_is_refused(capsys: Output, address: str) -> None:
         main(import_from(Path("x.jsonl"), "zendesk", address))
 
     assert "such as https://example.zendesk.com" in capsys.readouterr().err
+
+
+CURL = """#!/bin/sh
+# Answers with the file that has the name of the address.
+for address; do :; done
+cat "$ANSWERS/$(printf %s "$address" | tr -c A-Za-z0-9 _)"
+"""
+ZENDESK_API = f"{ZENDESK}/api/v2"
+SOME_ID = "incremental/tickets/cursor.json?start_time=0&exclude_deleted=true"
+COMMENTS = f"{ZENDESK_API}/tickets/47/comments.json?page[size]=100&include=users"
+ANSWERS: dict[str, Any] = {
+    f"{ZENDESK_API}/{SOME_ID}": {"tickets": [], "end_of_stream": False, "after_url": "http://b"},
+    "http://b": {"tickets": [{"id": 47}], "end_of_stream": True, "after_url": "http://none"},
+    f"{ZENDESK_API}/tickets/47.json?include=users": {
+        "ticket": ZENDESK_TICKET["ticket"],
+        "users": ZENDESK_TICKET["users"][:1],
+    },
+    COMMENTS: {
+        "comments": ZENDESK_TICKET["comments"][:1],
+        "meta": {"has_more": True},
+        "links": {"next": "http://c"},
+    },
+    "http://c": {
+        "comments": ZENDESK_TICKET["comments"][1:],
+        "users": ZENDESK_TICKET["users"][1:],
+        "meta": {"has_more": False},
+    },
+    f"{ZENDESK_API}/tickets/47/audits.json?page[size]=100": {"audits": ZENDESK_TICKET["audits"]},
+    "https://support.example.com/api/v1/tickets?per_page=100&page=1": [{"id": 3}],
+    "https://support.example.com/api/v1/tickets?per_page=100&page=2": [],
+    "https://support.example.com/api/v1/tickets/3": ZAMMAD_TICKET["ticket"],
+    "https://support.example.com/api/v1/ticket_articles/by_ticket/3?expand=true": ZAMMAD_TICKET[
+        "articles"
+    ],
+    "https://support.example.com/api/v1/ticket_history/3": {
+        "history": ZAMMAD_TICKET["history"],
+        "assets": ZAMMAD_TICKET["assets"],
+    },
+}
+
+
+@pytest.mark.any_engine
+@pytest.mark.skipif(not which("jq"), reason="the commands of README.md need jq")
+def test_the_commands_of_the_readme_put_together_what_the_apis_answer(tmp_path: Path) -> None:
+    curl = tmp_path / "curl"
+    curl.write_text(CURL)
+    curl.chmod(0o755)
+    for address, answer in ANSWERS.items():
+        (tmp_path / re.sub("[^A-Za-z0-9]", "_", address)).write_text(json.dumps(answer))
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    section = readme.partition("### Come from Zendesk or Zammad")[2].partition("\n### ")[0]
+    scripts = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[1:]
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "ANSWERS": str(tmp_path),
+        "MAIL": "",
+        "TOKEN": "",
+    }
+
+    for script in scripts:
+        subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, check=True)
+
+    assert lines_of(tmp_path / "zendesk.jsonl") == [ZENDESK_TICKET]
+    assert lines_of(tmp_path / "zammad.jsonl") == [ZAMMAD_TICKET]
 
 
 def test_the_address_of_the_other_system_must_be_given(capsys: Output, tmp_path: Path) -> None:
