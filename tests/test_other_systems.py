@@ -5,6 +5,7 @@ The samples are written from the public documentation of those APIs.
 
 import asyncio
 import json
+import math
 import os
 import re
 import subprocess
@@ -310,6 +311,15 @@ def changed(record: JSON, value: object, *path: str | int) -> JSON:
         (
             changed(ZENDESK_TICKET, "me", "audits", 0, "events", 1, "id"),
             "audits.0 (id 2001).events.1.id: ",
+        ),
+        (
+            changed(ZENDESK_TICKET, {}, "users", 0, "photo", "content_url"),
+            "users.0 (id 7).photo.content_url: ",
+        ),
+        (
+            # Two members are wrong, of which the second is no JSON for most readers.
+            changed({**ZENDESK_TICKET, "users": [{"id": math.nan}]}, "x", "comments", 0, "public"),
+            "comments.0 (id 1001).public: ",
         ),
         ({"ticket": {}}, "ticket.id: Field required"),
     ],

@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID, uuid5
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from app.activity.actors import MAX_NAME_LENGTH, ActorUpdate, mistake_in_url
 from app.activity.commands import CreateActivity, CreateTicket, MergeTickets, Past
@@ -162,7 +162,7 @@ def read_record(text: bytes, model: type[S]) -> S:
 def _place(text: bytes, path: tuple[str | int, ...]) -> str:
     """Return a path as text: `comments.0 (id 1001).public`."""
     steps: list[str] = []
-    value: Any = orjson.loads(text) if path else None
+    value: Any = from_json(text) if path else None
     for step in path:
         try:
             value = value[step]

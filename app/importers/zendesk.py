@@ -90,10 +90,14 @@ class _Audit(Source):
     events: list[_Event]
 
 
+class _Photo(Source):
+    content_url: str | None = None
+
+
 class _User(Source):
     id: Number
     name: str | None = None
-    photo: dict[str, Any] | None = None
+    photo: _Photo | None = None
 
 
 class _Ticket(Source):
@@ -128,7 +132,7 @@ def convert(text: bytes) -> Timeline:
     entries = [entry for comment in record.comments for entry in _entries(comment)]
     entries += [entry for audit in record.audits for entry in _field_changes(audit)]
     people = [
-        Person(f"user/{user.id}", user.name, (user.photo or {}).get("content_url"))
+        Person(f"user/{user.id}", user.name, user.photo.content_url if user.photo else None)
         for user in record.users
     ]
     merges = [merge for audit in record.audits for merge in _merges(audit, key)]
