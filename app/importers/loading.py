@@ -209,7 +209,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     number = 0
     while text := file.readline(MAX_RECORD_BYTES + 1):
         number += 1
-        if text.strip():
+        if len(text) > MAX_RECORD_BYTES or text.strip():
             yield number, text
         while not text.endswith(b"\n") and text:
             text = file.readline(MAX_RECORD_BYTES)
