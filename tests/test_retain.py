@@ -30,6 +30,7 @@ from tests.support.live import (
     web_socket,
 )
 from tests.support.service import CREATE_ACTIVITY, JSON, MERGE, Client, Service
+from tests.test_privacy import BLIND, MISSING, PATHS, answered, viewer
 
 RESTORE = """
 mutation Restore($input: RestoreTicketActivityInput!) {
@@ -323,6 +324,8 @@ async def test_a_subscriber_that_lags_behind_is_told_that_changes_are_gone(
 
     with pytest.raises(CursorExpired):
         await anext(stream)
+    [error] = (await by_query("", author, ticket_id, cursor))["errors"]
+    assert error["extensions"]["code"] == "CURSOR_EXPIRED"
     again = await timeline.follow_changes(
         viewer, UUID(ticket_id), after=await cursor_of(author, ticket_id), wanted=EVERYTHING
     )
@@ -453,6 +456,23 @@ async def test_a_private_entry_that_is_removed_shows_in_no_cursor_of_others(
         assert codes[2] == codes[3]
         assert codes[0] == ["CURSOR_EXPIRED"]
     assert codes[2] == ["CURSOR_EXPIRED"]
+
+
+async def test_a_hidden_entry_with_a_past_that_is_gone_does_not_exist_for_others(
+    service: Service, author: Client
+) -> None:
+    ticket_id = await author.create_ticket()
+    entry = await author.create_activity(ticket_id, message="public")
+    make_new(service)
+    await author.put(ticket_id, entry["id"], {"message": "hush", "isPrivate": True})
+    await retain()
+
+    for name in BLIND:
+        client = await viewer(service, author, name)
+        for path, ask in PATHS.items():
+            hidden = await ask(client, ticket_id, entry["id"])
+            missing = await ask(client, ticket_id, MISSING)
+            assert answered(hidden, entry["id"]) == answered(missing, MISSING), (name, path)
 
 
 @pytest.mark.parametrize("age", ["730", "never", "0d", "-1d", "two years"])
