@@ -1,6 +1,7 @@
 """How much one token may ask for in a minute, on every door, and who sends no valid token."""
 
 import asyncio
+import json
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -238,6 +239,23 @@ async def test_each_operation_of_a_web_socket_counts_but_no_event(settings: Sett
     assert event["type"] == "next"
     assert counts["ticket_activity_rate_limited", ("websocket",)] == [1]
     assert counts["ticket_activity_rate_limited", ("graphql",)] == [0]
+
+
+async def test_an_operation_of_a_web_socket_that_is_malformed_counts_too(
+    settings: Settings,
+) -> None:
+    async with limited(settings, rate_limit_requests=1) as service, listening(service) as origin:
+        client = await service.client()
+        async with web_socket(origin, client.token) as ws:
+            codes = []
+            for number in range(2):
+                payload = {"query": VIEWER, "variables": []}
+                message = {"type": "subscribe", "id": str(number), "payload": payload}
+                await ws.send(json.dumps(message))
+                refused = await receive(ws)
+                codes.append(error_of({"errors": refused["payload"]})["extensions"]["code"])
+
+    assert codes == ["INVALID_INPUT", "RATE_LIMITED"]
 
 
 async def test_a_stream_of_events_that_is_over_the_limit_is_not_opened(settings: Settings) -> None:

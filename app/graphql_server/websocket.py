@@ -210,10 +210,10 @@ class _Socket(Generic[ViewerT]):
             await self._write(self.protocol.next(operation, result))
 
         try:
-            parameters = read_parameters(operation.payload)
             connection = HTTPConnection(observed.scope)
             if self.operations.limits:
                 await self.operations.limits.count(connection.scope, viewer)
+            parameters = read_parameters(operation.payload)
             starting = self._begin(connection, viewer, parameters)
             await each(await self.operations.contexts.turn(viewer, starting), send)
         except (Reconnect, _Gone):
