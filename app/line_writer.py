@@ -4,6 +4,9 @@ import os
 import select
 from collections.abc import Callable
 from threading import Condition, Thread
+from typing import Final
+
+_END: Final = b"\n"
 
 
 class LineWriter:
@@ -23,6 +26,7 @@ class LineWriter:
         self._untold = 0
         self._is_writing = False
         self._is_stuck = False
+        self._is_torn = False
         self._thread: Thread | None = None
 
     def start(self, max_bytes: int) -> None:
@@ -69,15 +73,20 @@ class LineWriter:
             self._write_all(lines)
 
     def _write_all(self, lines: bytearray) -> None:
+        if self._is_torn:
+            lines[:0] = _END
         while lines:
             try:
-                del lines[: os.write(self._descriptor, lines[: _whole_lines(lines)])]
+                size = os.write(self._descriptor, lines[: _whole_lines(lines)])
             except BlockingIOError:  # whoever shares the descriptor made it non-blocking
                 select.select((), (self._descriptor,), ())
             except OSError:
                 with self._changed:
-                    self._drop(lines)
+                    self._drop(lines.removeprefix(_END))  # what it would have ended is written
                 return
+            else:
+                self._is_torn = not lines.endswith(_END, 0, size)
+                del lines[:size]
 
     def _drop(self, lines: bytes | bytearray) -> None:
         count = lines.count(b"\n")

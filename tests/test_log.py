@@ -5,13 +5,14 @@ import fcntl
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -287,6 +288,33 @@ def test_a_start_that_fails_ends_though_nobody_reads_why(tmp_path: Path, full: P
         ended = subprocess.run(command, env=settings, stderr=log, timeout=120, check=False)
 
     assert ended.returncode == 1
+
+
+def test_a_disk_that_was_full_leaves_no_half_line_before_those_that_follow(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serve(tmp_path / "demo.db", log=log) as process:
+
+        def ask_until(is_written: Callable[[bytes], bool]) -> None:
+            httpx2.get(f"{process.origin}/nowhere")
+            while not is_written(log.read_bytes()):
+                time.sleep(0.01)
+
+        ask_until(lambda text: b'"status":404' in text)
+        before = resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE)
+        size = log.stat().st_size + 100
+        resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, (size, before[1]))
+        ask_until(lambda text: len(text) == size)
+        resource.prlimit(process.popen.pid, resource.RLIMIT_FSIZE, before)
+        ask_until(lambda text: b"were dropped" in text)
+        assert process.end(signal.SIGTERM) == 0
+
+    torn = []
+    for line in log.read_bytes().splitlines():
+        try:
+            json.loads(line)
+        except ValueError:
+            torn.append(line)
+    assert [len(line) for line in torn] == [100]
 
 
 def test_a_service_without_standard_error_serves(tmp_path: Path) -> None:
