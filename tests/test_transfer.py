@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.store import rows
 from app.store.lines import KINDS
 from tests.support.engines import Engine
+from tests.support.postgresql import execute
 from tests.support.service import CREATE_TICKET, Client, start
 
 Output = pytest.CaptureFixture[str]
@@ -40,6 +41,9 @@ query($ticketId: ID!, $activityId: ID!) {
     message version updatedAt revisions(first: 10) { nodes { message version changedAt } }
   }
 }
+"""
+COUNT = """
+query($id: ID!) { ticket(id: $id) { activities(first: 9) { totalCount nodes { id } } } }
 """
 UPPER = {"ticketId", "activityId"}
 METADATA = {"one": 1, "one.0": 1.0, "-0.0": -0.0, "big": 2**63 - 1, "text": "\u2028é😀", "n": None}
@@ -173,6 +177,65 @@ async def test_an_import_that_was_cut_off_is_run_again(
     assert lines_of(again)[1:] == lines[1:]
 
 
+async def test_a_service_shows_what_is_imported_while_it_serves(
+    exported: tuple[Path, Client, str, str],
+    target: str,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: Environment,
+    capsys: Output,
+) -> None:
+    file, author, ticket_id, _ = exported
+    tickets = [line for line in lines_of(file) if line["kind"] in {"header", "ticket"}]
+    half = write_lines(tmp_path / "half.jsonl", tickets)
+    name_database(monkeypatch, target)
+    await asyncio.to_thread(run, "migrate")
+    async with start(settings.model_copy(update={"database_url": target})) as service:
+        reader = await service.client()
+        await asyncio.to_thread(refusal, capsys, "import", str(half))
+        before = await reader.graphql(COUNT, id=ticket_id)
+        await asyncio.to_thread(run, "import", str(file))
+        after = await reader.graphql(COUNT, id=ticket_id)
+
+        own = Client(service.http, author.actor_id, author.token)
+        rest = await own.graphql(COUNT, id=ticket_id)
+    assert before["data"]["ticket"]["activities"]["totalCount"] == 0
+    assert after["data"]["ticket"]["activities"]["totalCount"] > 0
+    assert rest["data"]["ticket"]["activities"]["nodes"]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "fault",
+    ["RAISE EXCEPTION USING ERRCODE = '40001'", "PERFORM pg_terminate_backend(pg_backend_pid())"],
+)
+async def test_a_batch_is_stored_again_after_postgresql_ended_its_transaction(
+    exported: tuple[Path, Client, str, str],
+    target: str,
+    tmp_path: Path,
+    monkeypatch: Environment,
+    fault: str,
+) -> None:
+    name_database(monkeypatch, target)
+    await asyncio.to_thread(run, "migrate")
+    await execute(target, "CREATE SEQUENCE attempt")
+    await execute(
+        target,
+        f"""CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('attempt') = 1 THEN {fault}; END IF; RETURN NEW; END $$""",
+    )
+    await execute(
+        target,
+        "CREATE TRIGGER fail BEFORE INSERT ON ticket FOR EACH ROW EXECUTE FUNCTION fail_once()",
+    )
+
+    await asyncio.to_thread(run, "import", str(exported[0]))
+
+    again = tmp_path / "again.jsonl"
+    await asyncio.to_thread(run, "export", str(again), "--tokens")
+    assert lines_of(again)[1:] == lines_of(exported[0])[1:]
+
+
 async def test_every_line_fits_the_published_schema_and_the_file_is_its_owners(
     exported: tuple[Path, Client, str, str], capsys: Output
 ) -> None:
@@ -249,6 +312,11 @@ def _without(kind: str) -> Spoil:
         (_set("change", "reason", "a\0b"), "reason holds the character NUL"),
         (_set("actor", "name", "a\nb"), "name must be"),
         (_set("actor", "avatarUrl", "javascript:alert(1)"), "avatarUrl "),
+        (_set("token", "name", "a\0b"), "name holds the character NUL"),
+        (_set("entry", "createdAt", "9999-12-31T23:59:59-12:00"), "entry.createdAt: "),
+        (_set("entry", "createdAt", "0001-01-01T00:00:00+12:00"), "entry.createdAt: "),
+        (_set("entry", "version", 2**31), "entry.version: "),
+        (_set("change", "version", 2**31), "change.version: "),
         (_set("header", "version", 2), "header.version: "),
         (_without("header"), "header"),
         (_without("change"), "the end line counts"),

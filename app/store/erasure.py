@@ -10,8 +10,8 @@ from sqlmodel import Session
 
 from app.activity.state import Key
 from app.store import rows
+from app.store.edition import begin_edition
 from app.store.idempotency import forget_answers
-from app.store.parameters import is_among
 
 TICKETS_AT_A_TIME: Final = 200
 ENTRIES_AT_A_TIME: Final = 100
@@ -33,13 +33,6 @@ _KINDS: Final[dict[str, Sequence[Column[object]]]] = {
     "idempotency keys": (rows.IDEMPOTENCY_KEY.c.actor_id,),
     "names": (rows.ACTOR.c.id,),
 }
-
-
-_NEXT_EDITION: Final = (
-    update(rows.TICKET)
-    .where(is_among(rows.TICKET.c.id, "ids"))
-    .values(edition=rows.TICKET.c.edition + 1)
-)
 
 
 def count_traces(session: Session, actor_id: UUID) -> dict[str, int]:
@@ -96,7 +89,7 @@ def replace_in_tickets(
         changed.update(connection.execute(select(of).where(is_theirs).distinct()).scalars())
         statement = update(place.table).where(is_theirs).values({place.name: replacement_id})
         count += connection.execute(statement).rowcount
-    connection.execute(_NEXT_EDITION, {"ids": list(changed)}).close()
+    begin_edition(session, changed)
     return found[-1], count
 
 

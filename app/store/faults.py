@@ -52,6 +52,7 @@ _SQLSTATES: Final = {
 }
 _CONNECTION_EXCEPTIONS: Final = "08"  # a class of SQLSTATEs
 _DATA_EXCEPTIONS: Final = "22"
+_INTEGRITY_VIOLATIONS: Final = "23"
 
 
 def fault_of(error: BaseException | None) -> Fault | None:
@@ -75,7 +76,8 @@ def is_about_a_value(error: DBAPIError) -> bool:
     """Return whether the database, or its driver, refused a value."""
     # SQLAlchemy knows no class of its own for what asyncpg calls a DataError.
     sqlstate = getattr(error.orig, "sqlstate", "") or ""
-    return isinstance(error, IntegrityError | DataError) or sqlstate.startswith(_DATA_EXCEPTIONS)
+    is_refused = sqlstate.startswith((_DATA_EXCEPTIONS, _INTEGRITY_VIOLATIONS))
+    return isinstance(error, IntegrityError | DataError) or is_refused
 
 
 def as_told(error: Exception) -> Exception:

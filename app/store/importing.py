@@ -23,11 +23,13 @@ from app.activity.input_limits import (
     check_json_object,
     check_message,
     check_reason,
+    fault_in_text,
 )
 from app.errors import InvalidInput
 from app.store import rows
 from app.store.bulk import insert_rows
 from app.store.copying import Told
+from app.store.edition import begin_edition
 from app.store.engine import Database
 from app.store.inserting import OWNERS, NotAllNew, Numbered, insert_new
 from app.store.lines import KINDS, LINES, Values
@@ -135,6 +137,8 @@ class Importer:
             check_reason(line["reason"])
         elif line["kind"] == "actor":
             ActorUpdate(UUID(line["id"]), line["name"], line["avatar_url"]).check()
+        elif line["kind"] == "token" and (fault := fault_in_text(line["name"])):
+            raise InvalidInput(f"name {fault}.")
         return line
 
     def _wrong(self, message: str) -> LineWrong:
@@ -240,6 +244,8 @@ def _store_rows(
             there[key] = row
             new.append(row)
     insert_rows(session, table, new)
+    if name == "entry" and new:
+        begin_edition(session, {row["ticket_id"] for row in new})
     if name in OWNERS:
         insert_rows(session, rows.NODE, [_node(name, row) for row in new])
     return wrong

@@ -6,12 +6,14 @@ They go to the driver itself: SQLAlchemy takes longer for a row than SQLite does
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import await_only
 from sqlmodel import Session
 
 from app.store import rows
+from app.store.edition import begin_edition
 from app.store.faults import is_about_a_value
 from app.store.lines import KINDS, Kind, Values
 
@@ -35,20 +37,12 @@ def insert_new(lines: Mapping[str, Sequence[Numbered]], session: Session) -> Non
         for name, kind in KINDS.items():
             if name in lines:
                 insert(session, kind, [line for _, line in lines[name]])
-    except Exception as error:
-        if _is_violation(error):
+        if "entry" in lines:  # a service may have cached that there are none
+            begin_edition(session, {UUID(line["ticket_id"]) for _, line in lines["entry"]})
+    except DBAPIError as error:
+        if is_about_a_value(error):
             raise NotAllNew from None
         raise
-
-
-def _is_violation(error: Exception) -> bool:
-    """Return whether a constraint, or a value, was refused: by SQLAlchemy, or by asyncpg itself."""
-    if isinstance(error, DBAPIError):
-        return is_about_a_value(error)
-    return str(getattr(error, "sqlstate", "")).startswith(_INTEGRITY_VIOLATIONS)
-
-
-_INTEGRITY_VIOLATIONS: Final = "23"  # a class of SQLSTATEs
 
 
 def _nodes(kind: Kind, given: Sequence[Sequence[Any]]) -> list[tuple[Any, Any]]:
@@ -99,7 +93,11 @@ def _copy_rows(
     session: Session, table: str, columns: Sequence[str], given: Sequence[Sequence[Any]]
 ) -> None:
     driver: Any = session.connection().connection.driver_connection
-    await_only(driver.copy_records_to_table(table, columns=columns, records=given))
+    try:
+        await_only(driver.copy_records_to_table(table, columns=columns, records=given))
+    except Exception as error:  # as SQLAlchemy does: whether it is repeated is decided by its code
+        is_lost = driver.is_closed()
+        raise DBAPIError("COPY", None, error, connection_invalidated=is_lost) from error
 
 
 def _require_entries(session: Session, changes: Sequence[Values]) -> None:

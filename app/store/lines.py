@@ -6,12 +6,12 @@ dictionaries, which are made in half the time of objects.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Annotated, Any, Final, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, with_config
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, TypeAdapter, with_config
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Row, Table
 from typing_extensions import TypedDict  # pydantic takes that of Python from 3.12 on only
@@ -27,6 +27,18 @@ VERSION: Final = 1
 Id = Annotated[str, Field(pattern=UUID_PATTERN)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Number = Annotated[int, Field(ge=1, lt=2**63)]
+Version = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+def _in_utc(time: datetime) -> datetime:
+    """Return a time in UTC. Raise ValueError where UTC has no such year."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("its year in UTC must be from 1 to 9999") from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 _strict = with_config(ConfigDict(strict=True, extra="forbid", alias_generator=to_camel))
 
@@ -37,7 +49,7 @@ class HeaderLine(TypedDict):
 
     kind: Literal["header"]
     version: Literal[1]
-    exported_at: AwareDatetime
+    exported_at: Time
 
 
 @_strict
@@ -46,9 +58,9 @@ class TicketLine(TypedDict):
 
     kind: Literal["ticket"]
     id: Id
-    created_at: AwareDatetime
+    created_at: Time
     last_seq: Number
-    last_changed_at: AwareDatetime
+    last_changed_at: Time
     forgotten_seq: NotRequired[Annotated[Count, Field(default=0)]]
 
 
@@ -70,17 +82,17 @@ class EntryLine(TypedDict):
     id: Id
     activity_type: ActivityType
     is_private: bool
-    created_at: AwareDatetime
+    created_at: Time
     actor_id: Id | None
     message: str | None
     metadata: dict[str, Any]
     document_id: Id | None
-    version: Number
-    updated_at: AwareDatetime
+    version: Version
+    updated_at: Time
     updated_by_id: Id | None
-    deleted_at: AwareDatetime | None
-    redacted_version: Number | None
-    first_version: NotRequired[Annotated[Number, Field(default=1)]]
+    deleted_at: Time | None
+    redacted_version: Version | None
+    first_version: NotRequired[Annotated[Version, Field(default=1)]]
 
 
 @_strict
@@ -91,16 +103,16 @@ class ChangeLine(TypedDict):
     ticket_id: Id
     seq: Number
     activity_id: Id
-    version: Number
+    version: Version
     change_type: ChangeType
-    changed_at: AwareDatetime
+    changed_at: Time
     changed_by_id: Id | None
     message: str | None
     metadata: dict[str, Any]
     is_private: bool
     was_private: bool | None
     reason: str | None
-    recorded_at: AwareDatetime | None
+    recorded_at: Time | None
     recorded_by_id: Id | None
 
 
@@ -112,7 +124,7 @@ class ActorLine(TypedDict):
     id: Id
     name: str | None
     avatar_url: str | None
-    updated_at: AwareDatetime
+    updated_at: Time
 
 
 @_strict
@@ -125,10 +137,10 @@ class TokenLine(TypedDict):
     actor_id: Id
     scopes: list[Scope]
     secret_hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    created_at: AwareDatetime
-    expires_at: AwareDatetime | None
-    revoked_at: AwareDatetime | None
-    last_used_at: AwareDatetime | None
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+    last_used_at: Time | None
 
 
 @_strict

@@ -15,7 +15,8 @@ from sqlmodel import Session
 
 from app.activity.state import Key
 from app.store import rows
-from app.store.parameters import are_among, is_among
+from app.store.edition import LOCK
+from app.store.parameters import are_among
 
 ROWS_AT_A_TIME: Final = 1000
 
@@ -49,13 +50,6 @@ _ROWS = (
     )
     .order_by(_CHANGE.ticket_id, _CHANGE.seq)
     .limit(ROWS_AT_A_TIME)
-)
-_LOCK = (
-    select(_TICKET.id)
-    .where(is_among(_TICKET.id, "ids"))
-    # As the writer locks them: in the order of the ids.
-    .order_by(_TICKET.id)
-    .with_for_update(key_share=True)
 )
 _NEWEST = select(_ACTIVITY.ticket_id, _ACTIVITY.id, _ACTIVITY.version).where(
     are_among(_ACTIVITY.ticket_id, _ACTIVITY.id, "keys")
@@ -124,7 +118,7 @@ def find_old(session: Session, before: datetime, after: Place | None) -> Old:
 def remove_old(session: Session, old: Old) -> None:
     """Remove what was found to be too old, but for entries that have changed since."""
     connection = session.connection()
-    connection.execute(_LOCK, {"ids": list(old.seqs)}).close()
+    connection.execute(LOCK, {"ids": list(old.seqs)}).close()
     keys = list(old.versions)
     newest = {(row[0], row[1]): row[2] for row in connection.execute(_NEWEST, {"keys": keys})}
     gone = [key for key, version in newest.items() if old.versions[key] == version]
