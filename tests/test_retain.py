@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from app.errors import CursorExpired
 from app.store import rows
 from app.store.copying import count_rows
 from tests.support.cursors import seq_of
+from tests.support.engines import Engine
 from tests.support.live import (
     FEED,
     STATE,
@@ -29,7 +31,7 @@ from tests.support.live import (
     subscribe,
     web_socket,
 )
-from tests.support.service import CREATE_ACTIVITY, JSON, MERGE, Client, Service
+from tests.support.service import CREATE_ACTIVITY, JSON, MERGE, Client, Service, start
 from tests.test_privacy import BLIND, MISSING, PATHS, answered, viewer
 
 RESTORE = """
@@ -456,6 +458,38 @@ async def test_a_private_entry_that_is_removed_shows_in_no_cursor_of_others(
         assert codes[2] == codes[3]
         assert codes[0] == ["CURSOR_EXPIRED"]
     assert codes[2] == ["CURSOR_EXPIRED"]
+
+
+def lines_of(file: str) -> list[str]:
+    """The lines of an export after the header, which has its time."""
+    return Path(file).read_text().splitlines()[1:]
+
+
+async def test_what_is_left_is_exported_and_imported(
+    service: Service,
+    author: Client,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticket_id, entry = await write_history(service, author)
+    await retain()
+    file, again = str(tmp_path / "1.jsonl"), str(tmp_path / "2.jsonl")
+    assert await run("export", file, "--tokens") == 0
+    target = engine.new_database()
+    monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", target)
+
+    assert await run("import", file) == 0
+
+    assert await run("export", again, "--tokens") == 0
+    assert lines_of(file) == lines_of(again)
+    async with start(service.settings.model_copy(update={"database_url": target})) as other:
+        elsewhere = Client(other.http, author.actor_id, author.token)
+        assert await messages(elsewhere, ticket_id) == (2, ["fifth", "new"])
+        assert (await revisions(elsewhere, entry))["totalCount"] == 2
+        page = await feed(elsewhere, ticket_id)
+        assert [seq_of(other, ticket_id, node["cursor"]) for node in page["nodes"]] == [6, 7, 8]
+    engine.drop(target)
 
 
 async def test_a_hidden_entry_with_a_past_that_is_gone_does_not_exist_for_others(

@@ -269,6 +269,21 @@ def test_every_table_is_exported_or_belongs_to_this_database_alone() -> None:
         }
 
 
+async def test_an_export_of_an_earlier_release_has_all_of_its_history(
+    exported: tuple[Path, Client, str, str], target: str, tmp_path: Path, monkeypatch: Environment
+) -> None:
+    lines = lines_of(exported[0])
+    for line in lines:
+        line.pop("forgottenSeq", None)
+        line.pop("firstVersion", None)
+    name_database(monkeypatch, target)
+
+    await asyncio.to_thread(run, "import", str(write_lines(tmp_path / "old.jsonl", lines)))
+
+    await asyncio.to_thread(run, "export", str(tmp_path / "again.jsonl"), "--tokens")
+    assert lines_of(tmp_path / "again.jsonl")[1:] == lines_of(exported[0])[1:]
+
+
 async def test_tokens_are_exported_only_if_asked_for(
     settings: Settings, tmp_path: Path, monkeypatch: Environment
 ) -> None:
