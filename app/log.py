@@ -97,7 +97,9 @@ class LogSettings(Protocol):
     def log_buffer_bytes(self) -> int: ...
 
 
-class _Handler(logging.Handler):
+class LogHandler(logging.Handler):
+    """Writes each record as one line of the log."""
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             events.output.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
@@ -109,7 +111,7 @@ def configure_log(settings: LogSettings) -> None:
     """Send all lines of this process to standard error."""
     form = settings.log_format
     is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    handler = _Handler()
+    handler = LogHandler()
     handler.setFormatter(_text_formatter() if is_text else _json_formatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -1,11 +1,13 @@
 """The service as its users meet it: through its doors, on a database of its own, on each engine."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from app.log import LogHandler, events
 from app.settings import Settings
 from tests.support.engines import Engine, engine_of
 from tests.support.live import listening
@@ -72,6 +74,17 @@ def _engines(test: pytest.Item) -> tuple[str, ...]:
     if test.get_closest_marker("sqlite") or test.get_closest_marker("any_engine"):
         return ("sqlite",)
     return ENGINES
+
+
+@pytest.fixture(autouse=True)
+def log_of_the_test_alone() -> Iterator[None]:
+    """End the log that a command has begun in this process."""
+    yield
+    root = logging.getLogger()
+    for handler in [*root.handlers]:
+        if isinstance(handler, LogHandler):
+            root.removeHandler(handler)
+    events.has_requests = events.has_writes = False
 
 
 @pytest.fixture(scope="session")
