@@ -229,11 +229,16 @@ async def test_a_batch_is_stored_again_after_postgresql_ended_its_transaction(
         "CREATE TRIGGER fail BEFORE INSERT ON ticket FOR EACH ROW EXECUTE FUNCTION fail_once()",
     )
 
-    await asyncio.to_thread(run, "import", str(exported[0]))
+    # Merges are not copied.
+    lines = [line for line in lines_of(exported[0]) if line["kind"] != "merge"]
+    del _of(lines, "end")["counts"]["merge"]
+    await asyncio.to_thread(run, "import", str(write_lines(tmp_path / "new.jsonl", lines)))
 
     again = tmp_path / "again.jsonl"
     await asyncio.to_thread(run, "export", str(again), "--tokens")
-    assert lines_of(again)[1:] == lines_of(exported[0])[1:]
+    assert [line for line in lines_of(again) if line["kind"] in {"ticket", "entry", "change"}] == [
+        line for line in lines if line["kind"] in {"ticket", "entry", "change"}
+    ]
 
 
 async def test_every_line_fits_the_published_schema_and_the_file_is_its_owners(

@@ -92,11 +92,13 @@ def _copy(session: Session, kind: Kind, lines: Sequence[Values]) -> None:
 def _copy_rows(
     session: Session, table: str, columns: Sequence[str], given: Sequence[Sequence[Any]]
 ) -> None:
-    driver: Any = session.connection().connection.driver_connection
+    connection = session.connection()
+    driver: Any = connection.connection.driver_connection
     try:
         await_only(driver.copy_records_to_table(table, columns=columns, records=given))
     except Exception as error:  # as SQLAlchemy does: whether it is repeated is decided by its code
-        is_lost = driver.is_closed()
+        if is_lost := isinstance(error, OSError) or driver.is_closed():
+            connection.invalidate(error)  # so that the pool gives it to nobody
         raise DBAPIError("COPY", None, error, connection_invalidated=is_lost) from error
 
 
