@@ -26,6 +26,10 @@ FORCED_SECONDS: Final = 0.05
 """Time between two turns that tokens get although they are over their share. It is longer after a
 turn that was charged for more."""
 
+SLOW_SECONDS: Final = 0.5
+"""After this time a request in work, which may only wait for the database, no longer keeps its
+token from the next turn beyond its share."""
+
 QUANTUM_SECONDS: Final = 0.002
 """Processor time that the requests of a token over its share may take together."""
 
@@ -60,6 +64,8 @@ class _Account:
     used_at_end: float = 0
     """What had been used when a request ended last."""
     in_work: int = 0
+    begun_at: float = 0
+    """When the last of its requests began."""
     lingering: int = 0
     """Requests that ended less than PRESENCE_SECONDS ago."""
     waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
@@ -157,6 +163,7 @@ class Turns:
     def _begin(self, account: _Account) -> None:
         self._present += not account.is_present
         account.in_work += 1
+        account.begun_at = time.monotonic()
 
     def _end(self, account: _Account) -> None:
         account.in_work -= 1
@@ -236,7 +243,7 @@ class Turns:
         """Give one turn whatever the shares are, so that nobody waits for ever."""
         token_id, account = next(iter(self._waiting.items()))
         self._waiting.move_to_end(token_id)
-        if account.in_work:
+        if account.in_work and time.monotonic() < account.begun_at + SLOW_SECONDS:
             return
         self._forced_at, self._forced = time.monotonic(), account
         self._forced_used = account.used

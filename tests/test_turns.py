@@ -160,6 +160,18 @@ async def test_a_token_over_its_share_still_gets_a_turn_now_and_then() -> None:
         await turns.run(HEAVY, use(0))
 
 
+async def test_a_slow_request_does_not_keep_others_of_its_token_from_their_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns_module, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(turns_module, "HALF_LIFE_SECONDS", 1000)
+    turns = Turns(1000)
+    async with in_work(turns, LIGHT), in_work(turns, HEAVY):
+        turns.charge(HEAVY, 30)
+        async with asyncio.timeout(5):
+            await turns.run(HEAVY, use(0))
+
+
 async def test_time_on_other_threads_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
     turns = Turns(1000)
