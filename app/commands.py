@@ -48,7 +48,7 @@ from app.store.damage import require_undamaged
 from app.store.database import SQLITE, parse_url, shown_address
 from app.store.engine import Database
 from app.store.erasure import count_traces
-from app.store.errors import DatabaseUnusable
+from app.store.errors import CommitFailed, DatabaseUnusable
 from app.store.migrate import migrate, newest_revision, require_current, require_whole
 from app.store.queries import has_tickets, load_tickets
 from app.store.sqlite import give_to_owner_of_folder, sqlite_file
@@ -327,6 +327,11 @@ async def with_database(settings: Settings, use: Callable[[Database], Coroutine[
     except DBAPIError as error:
         shown = shown_address(settings.database_url)
         raise OperatorError(f"Cannot use the database {shown}: {error.orig}.") from None
+    except CommitFailed as error:
+        cause = getattr(error.__cause__, "orig", error.__cause__)
+        raise OperatorError(
+            f"The last COMMIT failed: {cause}. It may be stored or not: look before you repeat it."
+        ) from None
     finally:
         await database.close()
 

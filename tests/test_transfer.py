@@ -241,6 +241,28 @@ async def test_a_batch_is_stored_again_after_postgresql_ended_its_transaction(
     ]
 
 
+@pytest.mark.postgresql
+async def test_a_commit_that_fails_is_told_in_one_line(
+    exported: tuple[Path, Client, str, str], target: str, monkeypatch: Environment, capsys: Output
+) -> None:
+    name_database(monkeypatch, target)
+    await execute(
+        target,
+        """CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'not today'; END $$""",
+    )
+    await execute(
+        target,
+        "CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON ticket DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+
+    [line] = await asyncio.to_thread(refusal, capsys, "import", str(exported[0]))
+
+    assert "The last COMMIT failed" in line
+    assert "not today" in line
+
+
 async def test_every_line_fits_the_published_schema_and_the_file_is_its_owners(
     exported: tuple[Path, Client, str, str], capsys: Output
 ) -> None:
