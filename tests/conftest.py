@@ -112,9 +112,9 @@ def engine(
 
 
 @pytest.fixture
-def database_url(engine: Engine) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, engine: Engine) -> Iterator[str]:
     """The address of a database with the tables and no rows."""
-    url = engine.new_database()
+    url = engine.new_database(is_unused=request.node.get_closest_marker("plans") is not None)
     yield url
     engine.drop(url)
 

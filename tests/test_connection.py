@@ -546,6 +546,7 @@ INDEXES = {
 WANTED: list[JSON] = [{}, {"text": "x", "types": ["COMMENT"], "actorId": str(ADA)}]
 
 
+@pytest.mark.plans
 @pytest.mark.parametrize("scopes", [[Scope.READ], [Scope.READ, Scope.PRIVATE]], ids=str)
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(order.values()))
 async def test_a_page_is_found_on_the_index_of_its_order(
@@ -573,6 +574,7 @@ async def test_a_page_is_found_on_the_index_of_its_order(
         assert is_found_by(plan, INDEXES[order["field"]]), plan
 
 
+@pytest.mark.plans
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: " ".join(order.values()))
 async def test_a_page_since_a_time_is_found_without_sorting(
     service: Service, five: tuple[Client, str], order: JSON

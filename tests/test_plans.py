@@ -2,6 +2,8 @@
 
 from uuid import uuid4
 
+import pytest
+
 from app.auth import Scope
 from tests.support.service import (
     ACTIVITY,
@@ -12,6 +14,8 @@ from tests.support.service import (
     Service,
 )
 from tests.support.statements import is_found_by, scans, statements
+
+pytestmark = pytest.mark.plans
 
 MERGED_TIMELINE = """
 query Merged($id: ID!) {

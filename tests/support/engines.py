@@ -21,8 +21,8 @@ REFUSED_VALUE = (UnicodeEncodeError, DBAPIError)
 class Engine(Protocol):
     name: str
 
-    def new_database(self, *, is_migrated: bool = True) -> str:
-        """Make a database with no rows and return its address."""
+    def new_database(self, *, is_migrated: bool = True, is_unused: bool = False) -> str:
+        """Return the address of a database with no rows; `is_unused`: that no other test used."""
 
     def drop(self, url: str) -> None:
         """Delete a database."""
@@ -36,7 +36,7 @@ class SqliteEngine:
         self._template = folder / "template.db"
         _migrate(_sqlite_url(self._template))
 
-    def new_database(self, *, is_migrated: bool = True) -> str:
+    def new_database(self, *, is_migrated: bool = True, is_unused: bool = False) -> str:  # noqa: ARG002
         file = self._folder / str(uuid4()) / "ticket-activity.db"
         file.parent.mkdir()
         if is_migrated:
@@ -60,10 +60,10 @@ class PostgresqlEngine:
         self._copies: set[str] = set()
         self._idle: list[str] = []
 
-    def new_database(self, *, is_migrated: bool = True) -> str:
+    def new_database(self, *, is_migrated: bool = True, is_unused: bool = False) -> str:
         if not is_migrated:
             return self.server.create()
-        if self._idle:
+        if self._idle and not is_unused:
             return self._idle.pop()
         url = self.server.create(self._template)
         self._copies.add(url)
