@@ -73,8 +73,9 @@ def _count_from(first: int) -> Any:
 class Ticket(SQLModel, table=True):
     """`last_seq` counts the changes of the ticket. A unit of work locks this row first.
 
-    `forgotten_seq` is the newest change that was removed because it was too old. `edition` counts
-    how often rows of the ticket were removed or rewritten by anything but a change.
+    `forgotten_seq` is the newest change that was removed because it was too old,
+    `forgotten_public_seq` the newest of those whose entry was public before or after it. `edition`
+    counts how often rows of the ticket were removed or rewritten by anything but a change.
     """
 
     __tablename__: ClassVar[str] = "ticket"
@@ -89,6 +90,7 @@ class Ticket(SQLModel, table=True):
     last_changed_at: datetime = Field(sa_type=UtcMilliseconds)
     merged_into_id: UUID | None = Field(default=None, foreign_key="ticket.id")
     forgotten_seq: int = _count_from(0)
+    forgotten_public_seq: int = _count_from(0)
     edition: int = _count_from(0)
 
 

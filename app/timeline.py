@@ -201,7 +201,8 @@ class View:
         ticket, begin = await self.feed_position(ticket_id, after)
         if begin is None:
             valid_since = await self.snapshot.load(queries.load_valid_since)
-            begin = FeedPosition(ticket.forgotten_seq, valid_since or ticket.created_at)
+            seq = policy.forgotten_seq(self.viewer, ticket.state)
+            begin = FeedPosition(seq, valid_since or ticket.created_at)
         seq = begin.seq
         seen: list[SeenChange] = []
         while changes := await self.snapshot.load(
@@ -233,7 +234,7 @@ class View:
         if position.seq > ticket.last_seq:
             raise InvalidInput("after is ahead of the ticket's changes.", path=("after",))
         valid_since = await self.snapshot.load(queries.load_valid_since)
-        require_kept(position, ticket.forgotten_seq, valid_since)
+        require_kept(position, policy.forgotten_seq(self.viewer, ticket.state), valid_since)
         return ticket, position
 
 
@@ -407,7 +408,7 @@ class Timeline:
         self._streams[viewer.token_id] += 1
         try:
             yield Begun(begin)
-            async with aclosing(self.feed.follow(ticket_id, begin.seq, viewer.token_id)) as batches:
+            async with aclosing(self.feed.follow(ticket_id, begin.seq, viewer)) as batches:
                 async for changes in batches:
                     for change in await self._seen(viewer, changes, wanted):
                         yield change

@@ -168,7 +168,7 @@ async def test_a_change_by_another_process_wakes_a_reader(
     async with process(settings, **how) as one, process(settings, **how) as other:
         created = await one.submit(ADA, ticket)
         [change_] = created.changes
-        async with aclosing(one.feed.follow(ticket.ticket_id, change_.seq, "")) as changes:
+        async with aclosing(one.feed.follow(ticket.ticket_id, change_.seq, ADA)) as changes:
             news = asyncio.ensure_future(anext(changes))
             if how.get("database_listen", True):
                 await until_somebody_listens(settings, engine)
@@ -185,7 +185,7 @@ async def test_of_thousands_of_followed_tickets_each_is_asked_for(settings: Sett
         created = await one.submit(ADA, ticket)
         seq = created.changes[0].seq
         followed = [UUID(int=number) for number in range(2100)] + [ticket.ticket_id]
-        readers = [one.feed.follow(id_, seq, "") for id_ in followed]
+        readers = [one.feed.follow(id_, seq, ADA) for id_ in followed]
         waiting = [asyncio.ensure_future(anext(reader)) for reader in readers]
         await other.submit(ADA, a_comment(ticket, "from afar"))
 
@@ -206,7 +206,7 @@ async def test_a_lost_listener_is_replaced_and_nothing_is_missed(
     async with process(settings, database_poll_seconds=1000) as one, process(settings) as other:
         created = await one.submit(ADA, ticket)
         [change_] = created.changes
-        async with aclosing(one.feed.follow(ticket.ticket_id, change_.seq, "")) as changes:
+        async with aclosing(one.feed.follow(ticket.ticket_id, change_.seq, ADA)) as changes:
             news = asyncio.ensure_future(anext(changes))
             await until_somebody_listens(settings, engine)
             url = settings.database_url
@@ -228,7 +228,7 @@ async def test_a_bell_whose_connection_was_ended_rings_again(
     ticket = a_ticket()
     async with process(settings, database_poll_seconds=1000) as one, process(settings) as other:
         seq = (await one.submit(ADA, ticket)).changes[0].seq
-        async with aclosing(one.feed.follow(ticket.ticket_id, seq, ADA.token_id)) as changes:
+        async with aclosing(one.feed.follow(ticket.ticket_id, seq, ADA)) as changes:
             news = asyncio.ensure_future(anext(changes))
             await until_somebody_listens(settings, engine)
             async with asyncio.timeout(10):

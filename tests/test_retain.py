@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -458,6 +459,42 @@ async def test_a_private_entry_that_is_removed_shows_in_no_cursor_of_others(
         assert codes[2] == codes[3]
         assert codes[0] == ["CURSOR_EXPIRED"]
     assert codes[2] == ["CURSOR_EXPIRED"]
+
+
+async def test_a_private_entry_that_was_imported_and_is_removed_shows_to_no_other(
+    service: Service, author: Client
+) -> None:
+    """It was written after their cursors and is older than they are."""
+    importer, stranger = await service.client(*Scope), await service.client()
+    make_new(service)
+    ticket_id = await author.create_ticket(message="opened")
+    cursor = await cursor_of(stranger, ticket_id)
+    stream = await service.app.state.timeline.follow_changes(
+        replace(viewer_of(stranger), scopes=frozenset([Scope.READ])),
+        UUID(ticket_id),
+        after=cursor,
+        wanted=EVERYTHING,
+    )
+    await anext(stream)  # it has begun
+    times = {"createdAt": "2020-01-01T00:00:00Z"}
+    await importer.create_activity(ticket_id, message="hush", isPrivate=True, **times)
+    await author.create_activity(ticket_id, message="new")
+
+    async def told(after: str | None) -> list[str]:
+        nodes = (await feed(stranger, ticket_id, after))["nodes"]
+        return [node["ticketActivity"]["message"] for node in nodes]
+
+    before = [await told(None), await told(cursor)]
+
+    await retain()
+
+    assert [await told(None), await told(cursor)] == before == [["opened", "new"], ["new"]]
+    assert (await anext(stream)).recorded.activity.message == "new"
+    await author.create_activity(ticket_id, message="newer")
+    assert (await anext(stream)).recorded.activity.message == "newer"
+    await stream.aclose()
+    [error] = (await by_query("", importer, ticket_id, cursor))["errors"]
+    assert error["extensions"]["code"] == "CURSOR_EXPIRED", "who sees it may have missed it"
 
 
 def lines_of(file: str) -> list[str]:

@@ -96,9 +96,8 @@ class FeedPosition:
 def require_kept(position: FeedPosition, forgotten_seq: int, valid_since: datetime | None) -> None:
     """Raise CursorExpired unless all changes after a position are kept, at `after`.
 
-    The age alone would do, but for clocks that differ and for entries imported with old times. The
-    `seq` alone would tell when a private entry was changed: its removal would end a cursor that
-    others hold.
+    `forgotten_seq` is the newest removed change that the viewer could be told of. The age alone
+    would do, but for clocks that differ and for entries imported with old times.
     """
     if position.seq < forgotten_seq or (valid_since and position.at < valid_since):
         raise CursorExpired

@@ -4,7 +4,14 @@ from dataclasses import replace
 from enum import StrEnum
 from uuid import UUID
 
-from app.activity.state import AUTHORED_TYPES, Activity, ActivityType, Redaction, Revision
+from app.activity.state import (
+    AUTHORED_TYPES,
+    Activity,
+    ActivityType,
+    Redaction,
+    Revision,
+    TicketState,
+)
 from app.auth import Scope, Viewer
 from app.errors import Forbidden, NotFound
 
@@ -50,6 +57,16 @@ def can_see(viewer: Viewer, activity: Activity) -> bool:
 def sees_entry(viewer: Viewer, actor_id: UUID | None, is_private: bool) -> bool:
     """Return whether the viewer may see entries of that actor and privacy."""
     return not is_private or actor_id == viewer.actor_id or sees_all_private(viewer)
+
+
+def forgotten_seq(viewer: Viewer, ticket: TicketState) -> int:
+    """Return the newest removed change that the viewer could be told of.
+
+    Changes of private entries count for those alone who see them all: the cursors that expire would
+    tell others that there was one. Whose entries they were is not kept, so they do not count for
+    their authors either.
+    """
+    return ticket.forgotten_seq if sees_all_private(viewer) else ticket.forgotten_public_seq
 
 
 def revision_as_seen(viewer: Viewer, activity: Activity, revision: Revision) -> Revision:

@@ -54,20 +54,22 @@ class TicketState(NamedTuple):
     """What names a state of a ticket: all that is read of one state is the same.
 
     Each change increases `seq`. `edition` counts what else changed its rows: erasures of actors,
-    and removals of what was too old. `forgotten_seq` is the newest change that was removed.
+    and removals of what was too old. `forgotten_seq` is the newest change that was removed,
+    `forgotten_public_seq` the newest of those that everybody could be told of.
     """
 
     id: UUID
     seq: int
     edition: int
     forgotten_seq: int
+    forgotten_public_seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """`last_seq` and `last_changed_at` are the `seq` and the time of the ticket's newest change.
 
-    For `edition` and `forgotten_seq` see TicketState.
+    For `edition` and what was forgotten see TicketState.
     """
 
     id: UUID
@@ -77,10 +79,13 @@ class Ticket:
     merged_into_id: UUID | None
     edition: int = 0
     forgotten_seq: int = 0
+    forgotten_public_seq: int = 0
 
     @property
     def state(self) -> TicketState:
-        return TicketState(self.id, self.last_seq, self.edition, self.forgotten_seq)
+        return TicketState(
+            self.id, self.last_seq, self.edition, self.forgotten_seq, self.forgotten_public_seq
+        )
 
 
 @dataclass(frozen=True, slots=True)

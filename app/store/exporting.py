@@ -12,7 +12,7 @@ from app.store.engine import Connection, Database
 from app.store.lines import KINDS, VERSION
 
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
-_LEFT_OUT: Final = ("mergedIntoId", "edition")
+_LEFT_OUT: Final = ("mergedIntoId", "edition", "forgottenPublicSeq")
 """Columns of a ticket that its line has not: merges have lines of their own."""
 
 

@@ -20,6 +20,7 @@ from sqlmodel import Session
 
 from app.activity.state import TicketState
 from app.activity.visible_changes import RecordedChange
+from app.auth import Viewer
 from app.errors import Busy, Reconnect
 from app.measures import SECONDS, Histogram
 from app.store.queries import News, load_kept_changes, load_news, load_states
@@ -100,21 +101,22 @@ class Feed:
     _is_closing: bool = False
 
     async def follow(
-        self, ticket_id: UUID, seq: int, token_id: str
+        self, ticket_id: UUID, seq: int, viewer: Viewer
     ) -> AsyncGenerator[list[RecordedChange]]:
         """Yield the changes after a `seq`, in order and each once.
 
-        The token is charged for the changes that are read from the database for it alone.
+        The viewer's token is charged for what is read from the database for it alone.
         Holds no connection while it waits. A slow subscriber is not waited for: it reads from the
         database what is no longer cached. Raises Reconnect when the feed is closed, and
-        CursorExpired where some of the changes were removed before they were yielded.
+        CursorExpired where changes that the viewer could be told of were removed before they were
+        yielded.
         """
         async with self._topic(ticket_id) as topic:
             while not self._is_closing:
                 news = topic.news
                 changes = topic.after(seq)
                 if changes is None:
-                    changes = await self._load_changes(ticket_id, token_id, after=seq)
+                    changes = await self._load_changes(ticket_id, viewer, after=seq)
                 if changes:
                     seq = changes[-1].seq
                     yield changes
@@ -184,12 +186,12 @@ class Feed:
                 self._changed.add(id_)
 
     async def _load_changes(
-        self, ticket_id: UUID, token_id: str, *, after: int
+        self, ticket_id: UUID, viewer: Viewer, *, after: int
     ) -> list[RecordedChange]:
         """Read changes from the database; only a few such reads run at a time."""
-        work = partial(load_kept_changes, ticket_id=ticket_id, after=after)
+        work = partial(load_kept_changes, viewer=viewer, ticket_id=ticket_id, after=after)
         async with self._reading:
-            return await self._load(work, token_id)
+            return await self._load(work, viewer.token_id)
 
     async def _load(self, work: Callable[[Session], T], token_id: str = _OWNER) -> T:
         """Run one load; while the reader is busy, wait."""
@@ -239,8 +241,8 @@ class Feed:
         topic = self._topics.get(ticket_id)
         if topic is None:
             states = await self._load(partial(load_states, ids=[ticket_id]))
-            _, seq, edition, _ = states[ticket_id]
-            topic = self._topics.setdefault(ticket_id, _Topic(seq, edition))
+            state = states[ticket_id]
+            topic = self._topics.setdefault(ticket_id, _Topic(state.seq, state.edition))
             self._has_topics.set()
             # Read what was committed before this subscriber was registered.
             self.notify({ticket_id})

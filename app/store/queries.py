@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Text,
     bindparam,
@@ -34,7 +35,7 @@ from app.activity.listing import (
     Side,
     Window,
 )
-from app.activity.policy import sees_all_private
+from app.activity.policy import forgotten_seq, sees_all_private
 from app.activity.state import (
     ABSENT,
     Activity,
@@ -75,11 +76,12 @@ _ACTIVITIES = (
 )
 
 
-_STATE_COLUMNS = (
+_STATE_COLUMNS: tuple[Column[Any], ...] = (
     rows.TICKET.c.id,
     rows.TICKET.c.last_seq,
     rows.TICKET.c.edition,
     rows.TICKET.c.forgotten_seq,
+    rows.TICKET.c.forgotten_public_seq,
 )
 _STATES = select(*_STATE_COLUMNS).where(is_among(rows.TICKET.c.id, "ids"))
 _CHANGES = (
@@ -197,10 +199,12 @@ def load_changes(
     return found
 
 
-def load_kept_changes(session: Session, ticket_id: UUID, *, after: int) -> list[RecordedChange]:
-    """As `load_changes`. Raises CursorExpired where changes after the `seq` were removed."""
+def load_kept_changes(
+    session: Session, viewer: Viewer, ticket_id: UUID, *, after: int
+) -> list[RecordedChange]:
+    """As `load_changes`. Raises CursorExpired where changes of the viewer's were removed."""
     state = load_states(session, [ticket_id])[ticket_id]
-    if after < state.forgotten_seq:
+    if after < forgotten_seq(viewer, state):
         raise CursorExpired
     return load_changes(session, ticket_id, after=after)
 

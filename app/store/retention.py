@@ -42,6 +42,7 @@ _ROWS = (
         _CHANGE.version,
         (_CHANGE.changed_at < bindparam("before", type_=_CHANGE.changed_at.type)).label("is_old"),
         (_CHANGE.version == _ACTIVITY.version).label("is_newest"),
+        or_(_CHANGE.is_private.is_(False), _CHANGE.was_private.is_(False)).label("is_public"),
     )
     .join_from(
         rows.CHANGE,
@@ -66,13 +67,20 @@ _KEEP_FROM = (
     .values(first_version=bindparam("begin"))
 )
 _DELETE_ENTRIES = delete(rows.ACTIVITY).where(are_among(_ACTIVITY.ticket_id, _ACTIVITY.id, "keys"))
-_SEQ: Final = bindparam("seq", type_=_TICKET.forgotten_seq.type)
+
+
+def _at_least(column: Column[int], name: str) -> ColumnElement[int]:
+    given = bindparam(name, type_=column.type)
+    return case((column < given, given), else_=column)
+
+
 _FORGET = (
     update(rows.TICKET)
     .where(_TICKET.id == bindparam("key_id"))
     .values(
         edition=_TICKET.edition + 1,
-        forgotten_seq=case((_TICKET.forgotten_seq < _SEQ, _SEQ), else_=_TICKET.forgotten_seq),
+        forgotten_seq=_at_least(_TICKET.forgotten_seq, "seq"),
+        forgotten_public_seq=_at_least(_TICKET.forgotten_public_seq, "public_seq"),
     )
 )
 _EXPIRE = (
@@ -87,12 +95,14 @@ class Old:
     """What is too old among the next rows of the history; `end` is the last of them, None if none.
 
     `versions` is the newest version of each entry that is too old, `seqs` the newest change of each
-    ticket. `entries` and `changes` count what is to be removed, `tickets` those that were read.
+    ticket, `public_seqs` the newest whose entry was public before or after it. `entries` and
+    `changes` count what is to be removed, `tickets` those that were read.
     """
 
     end: Place | None
     versions: Mapping[Key, int]
     seqs: Mapping[UUID, int]
+    public_seqs: Mapping[UUID, int]
     entries: int
     changes: int
     tickets: int
@@ -109,6 +119,7 @@ def find_old(session: Session, before: datetime, after: Place | None) -> Old:
         # The rows of an entry are in the order of its versions.
         versions={(row.ticket_id, row.activity_id): row.version for row in old},
         seqs={row.ticket_id: row.seq for row in old},
+        public_seqs={row.ticket_id: row.seq for row in old if row.is_public},
         entries=sum(row.is_newest for row in old),
         changes=len(old),
         tickets=len(tickets),
@@ -138,7 +149,10 @@ def remove_old(session: Session, old: Old) -> None:
         connection.execute(_KEEP_FROM, kept)
     if gone:
         connection.execute(_DELETE_ENTRIES, {"keys": gone})
-    forgotten = [{"key_id": id_, "seq": seq} for id_, seq in sorted(old.seqs.items())]
+    forgotten = [
+        {"key_id": id_, "seq": seq, "public_seq": old.public_seqs.get(id_, 0)}
+        for id_, seq in sorted(old.seqs.items())
+    ]
     connection.execute(_FORGET, forgotten)
 
 
