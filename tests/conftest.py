@@ -19,19 +19,6 @@ ENGINES = ("sqlite", "postgresql")
 _own_server = pytest.StashKey[str | None]()
 
 
-ON_SQLITE_UNLESS_ASKED = {
-    f"test_{name}"
-    for name in (
-        *("absent_and_null", "caches", "cli", "cut_off", "exposure", "feed_cursors", "health"),
-        *("life", "limits", "log", "metrics", "mutations", "parity", "repeats", "rest"),
-        *("revisions", "serve", "shutdown", "slow_clients", "subscriptions", "tokens", "transfer"),
-        *("true_times", "turns"),
-    )
-}
-"""Files about doors and processes. They run on PostgreSQL with `--engine postgresql` only, so that
-a run on both engines stays under fifteen minutes."""
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--interpreted", action="store_true", help="let graphql-core execute every operation"
@@ -63,8 +50,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--engine")
         names = [name for name in _engines(metafunc.definition) if chosen in {None, name}]
-        if chosen is None and metafunc.module.__name__.rpartition(".")[2] in ON_SQLITE_UNLESS_ASKED:
-            names = names[:1]
         metafunc.parametrize("engine", names, indirect=True, scope="session")
 
 
