@@ -15,7 +15,7 @@ from typing import Final
 from sqlmodel import Session
 
 from app.store.copying import Told
-from app.store.engine import Database
+from app.store.engine import Database, roll_back
 from app.store.erasure import count_tickets
 from app.store.idempotency import forget_answers, forget_some_answers
 from app.store.retention import Old, expire_cursors, find_old, remove_old
@@ -52,7 +52,7 @@ async def _find_all(database: Database, before: datetime, tell: Told) -> AsyncGe
         after, done = None, 0
         while True:
             old = await reading.run(partial(find_old, before=before, after=after))
-            await reading.run(Session.rollback)
+            await reading.run(roll_back)
             if old.end is None:
                 break
             done += old.tickets

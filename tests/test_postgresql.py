@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import event, literal, make_url, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.activity.commands import CreateActivity, CreateTicket, RedactActivity, UpdateActivity
@@ -29,6 +30,7 @@ from app.main import create_timeline, running
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.errors import DatabaseUnusable
+from app.store.loads import Snapshot
 from app.store.migrate import migrate, require_current
 from app.store.text_search import holds_words
 from app.timeline import Timeline
@@ -366,6 +368,27 @@ async def test_a_redaction_waits_for_the_keys_that_are_being_claimed(settings: S
 
         assert await other.fetchval("SELECT body FROM idempotency_key") is None
         await other.close()
+
+
+async def test_the_limit_of_a_shared_read_does_not_end_what_brings_its_snapshot_back(
+    settings: Settings,
+) -> None:
+    def limit(session: Session) -> str:
+        setting = text("SELECT current_setting('statement_timeout')")
+        return str(session.connection().execute(setting).scalar_one())
+
+    def limit_within(session: Session) -> str:
+        session.connection().exec_driver_sql("ROLLBACK TO SAVEPOINT snapshot")
+        return limit(session)
+
+    async def operation(snapshot: Snapshot) -> list[str]:
+        found = [await snapshot.load(limit), await snapshot.load(limit_within)]
+        with pytest.raises(DBAPIError):
+            await snapshot.load(lambda session: session.connection().exec_driver_sql("SELECT 1/0"))
+        return [*found, await snapshot.load(limit)]
+
+    async with process(settings) as timeline:
+        assert await timeline.reader.read("test", operation) == ["100ms", "0", "100ms"]
 
 
 async def until_somebody_waits(connection: Any) -> None:

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: through PgBouncer, and by TLS."""
+"""Connections to PostgreSQL: through PgBouncer, by TLS, and where it refuses to begin or to end."""
 
 import asyncio
 import os
@@ -7,8 +7,8 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -164,3 +164,65 @@ def test_a_certificate_is_verified_where_the_address_says_so(
         assert migrate_with(f"sslmode=verify-full&sslrootcert={root}") == 0
         assert migrate_with("sslmode=require") == 0
         assert migrate_with("sslmode=disable") == 1
+
+
+# A transaction that does not begin or end as it should
+
+
+@asynccontextmanager
+async def spoiling(url: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Yield an address that leads to the server, and a list of words.
+
+    Once, a word of the list is passed on with another last letter, and the server refuses it. A
+    statement that an operator or a limit of time cancels leaves its transaction in the same state.
+    """
+    address = make_url(url)
+    words: list[bytes] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            for word in [word for word in words if word in data]:
+                words.remove(word)
+                data = data.replace(word, word[:-1] + b"x", 1)
+            writer.write(data)
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, to_server = await asyncio.open_connection(address.host, address.port)
+        await asyncio.gather(copy(reader, to_server), copy(answers, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        yield address.set(port=port).render_as_string(hide_password=False), words
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (b"ROLLBACK", {"ok"}),
+        (b"statement_timeout", {"ok", "BUSY"}),  # of a read, which is not repeated, or of a write
+        (b"lock_timeout", {"ok"}),
+        (b"COMMIT", {"ok", "WRITE_IN_DOUBT"}),
+    ],
+)
+async def test_a_connection_whose_transaction_does_not_end_is_not_used_again(
+    settings: Settings, word: bytes, expected: set[str]
+) -> None:
+    async with (
+        spoiling(settings.database_url) as (url, words),
+        start(settings.model_copy(update={"database_url": url})) as service,
+    ):
+        author = await service.client()
+        entry = await author.create_activity(await author.create_ticket(), message="0")
+        place = entry["ticketId"], entry["id"]
+
+        async def use() -> set[str]:
+            answers = [await author.get(*place), await author.put(*place, {"message": "1"})]
+            return {str(answer.json().get("code", "ok")) for answer in answers}
+
+        assert await use() == {"ok"}
+        words.append(word)
+        for _ in range(4):
+            assert await use() <= expected
+        assert not words
+        assert await use() == {"ok"}

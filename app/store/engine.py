@@ -110,18 +110,18 @@ def run_in_transaction(work: Callable[[Session], T], session: Session) -> T:
         result = work(session)
         session.flush()
     except BaseException:
-        _roll_back(session)
+        roll_back(session)
         raise
     try:
         session.commit()
     except Exception as error:
-        _roll_back(session)
+        roll_back(session)
         raise CommitFailed from error
     return result
 
 
-def _roll_back(session: Session) -> None:
-    """Roll back, also on a connection that is gone: nothing must hide why, least a cancellation."""
+def roll_back(session: Session) -> None:
+    """Roll back, also on a connection that is gone: its transaction is over, which is no error."""
     try:
         session.rollback()
     except Exception as error:

@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from app.errors import Busy
 from app.spans import Spans, span_of_batch
-from app.store.engine import Connection, Database
+from app.store.engine import Connection, Database, roll_back
 from app.store.errors import LongRead
 from app.store.faults import as_told
 from app.store.loads import Batch, K, Load, V, Verdicts, run_loads
@@ -89,7 +89,7 @@ class LongReads:
         """Take a connection back, and admit the next long read."""
         is_fit = False
         try:
-            await connection.run(Session.rollback)
+            await connection.run(roll_back)
             is_fit = not self._is_closed
         except Exception as error:
             _log.warning("A connection of a long read is broken.", exc_info=error)

@@ -54,6 +54,8 @@ _MIGRATE_SECONDS: Final = 600
 _SHARED_SECONDS: Final = 0.1
 """How long a statement may take on a connection that others share."""
 
+_BEGIN_READ: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
 _WAITING_SHARE: Final = 10
 """A statement mostly waits; this share of its time stands for the time of a processor."""
 
@@ -61,9 +63,11 @@ _WAITING_SHARE: Final = 10
 class PostgresqlConnection:
     """A session that reads. It holds a connection of the pool while it is in a transaction."""
 
-    def __init__(self, session: AsyncSession, begin: str, *, is_long: bool) -> None:
+    def __init__(self, session: AsyncSession, seconds: float, *, is_long: bool) -> None:
         self._session = session
-        self._begin = begin
+        # The time is set after the savepoint, so that going back to it is not under that limit.
+        self._limit = f"SET LOCAL statement_timeout = {int(seconds * 1000)}"
+        self._begin = f"{_BEGIN_READ}; SAVEPOINT snapshot; {self._limit}"
         self._is_long = is_long
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[Any] | None = None
@@ -115,7 +119,8 @@ class PostgresqlConnection:
 
     def resume(self, session: Session) -> None:
         """Go back to the savepoint at the beginning, which keeps the snapshot."""
-        session.connection().exec_driver_sql("ROLLBACK TO SAVEPOINT snapshot")
+        for statement in ("ROLLBACK TO SAVEPOINT snapshot", self._limit):
+            session.connection().exec_driver_sql(statement)
 
     async def close(self) -> None:
         await self._session.close()
@@ -161,12 +166,8 @@ class PostgresqlDatabase:
     async def connect_for_reads(self, *, is_long: bool = False) -> PostgresqlConnection:
         """Return a session; it connects with the first statement."""
         seconds = self.options.statement_seconds if is_long else _SHARED_SECONDS
-        begin = (
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
-            f"SET LOCAL statement_timeout = {int(seconds * 1000)}; SAVEPOINT snapshot"
-        )
         session = _session(self._engine if is_long else self._shared)
-        return PostgresqlConnection(session, begin, is_long=is_long)
+        return PostgresqlConnection(session, seconds, is_long=is_long)
 
     async def migrate(self, upgrade: Callable[[Connection], None]) -> None:
         options = replace(

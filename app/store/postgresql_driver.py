@@ -49,13 +49,22 @@ class _Transaction:
         await self._answered(self._connection.execute("ROLLBACK", timeout=_CLOSE_SECONDS))
 
     async def _answered(self, answer: Awaitable[str]) -> str:
-        """Return the answer. One that does not come ends the connection, so that nobody uses it."""
+        """Return the answer. One that does not come ends the connection, so that nobody uses it.
+
+        So does one that leaves a transaction open, such as that to a ROLLBACK that an operator or
+        a limit of time cancels: SQLAlchemy takes the transaction for ended, and the pool would give
+        the connection to others.
+        """
         try:
             return await answer
         except TimeoutError:
             reason = "the server does not answer"
         except asyncpg.InternalClientError as error:  # the server is just ending the connection
             reason = str(error)
+        except asyncpg.PostgresError:
+            if self._connection.is_in_transaction():
+                self._connection.terminate()
+            raise
         self._connection.terminate()
         raise asyncpg.ConnectionFailureError(reason)
 

@@ -21,7 +21,7 @@ from sqlmodel import Session
 from app.errors import Busy
 from app.measures import SIZES, Histogram
 from app.spans import Spans, span_of_batch
-from app.store.engine import Connection, Database
+from app.store.engine import Connection, Database, roll_back
 from app.store.errors import LongRead
 from app.store.loads import Batch, K, Load, Snapshot, V, Verdicts, run_loads
 from app.store.long_reads import LongReads, OwnSnapshot, ReadLimits
@@ -256,7 +256,7 @@ class Reader:
                 await _or_end(group, self._serve_group(connection, group, number))
                 if not self._groups or self._time_left(number) > 0:
                     # An idle connection must hold no snapshot: the write-ahead log could only grow.
-                    await connection.run(Session.rollback)
+                    await connection.run(roll_back)
                 group = await self._next_group(number)
         finally:
             await connection.close()
@@ -305,7 +305,7 @@ class Reader:
             self._calls[number] = time.monotonic()
             try:
                 if is_first:
-                    session.rollback()  # ends the snapshot of the group before
+                    roll_back(session)  # ends the snapshot of the group before
                 return run_loads(connection, session, loads, HOP_SECONDS)
             finally:
                 self._calls[number] = 0.0
