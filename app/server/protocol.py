@@ -8,6 +8,7 @@ import asyncio
 import logging
 from typing import Any, Final
 
+import httptools
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.lifespan.on import LifespanOn, LifespanSendMessage
@@ -30,11 +31,16 @@ _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b"
 )
+_NO_HTTP: Final = "Invalid HTTP request received."
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _ENDING: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Connection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 )
+
+
+def _bad_request(message: str) -> bytes:
+    return _BAD_REQUEST % (len(message), message.encode())
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -51,8 +57,37 @@ class HttpProtocol(HttpToolsProtocol):
         self._bound_receiving()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.logger.warning(_NO_HTTP)
+            self.send_400_response(_NO_HTTP)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(rest=data[upgrade.args[0] :])
         self._bound_receiving()
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Turn to WebSocket, or read a request that names another protocol as if it named none.
+
+        A server may ignore the field Upgrade (RFC 9110 section 7.8). The parser has taken the body
+        for bytes of that protocol; Java's HttpClient sends `Upgrade: h2c` with its first requests.
+        """
+        if self._should_upgrade():
+            self.handle_websocket_upgrade()
+        elif (method := self.parser.get_method()) == b"CONNECT":
+            self.send_400_response("This is no proxy.")
+        else:
+            version = self.parser.get_http_version().encode()
+            lines = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+            head = [b"%b %b HTTP/%b" % (method, self.url, version), *lines, b"\r\n"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as Uvicorn does
+            self.data_received(b"\r\n".join(head) + rest)
+
+    @property
+    def _is_read_anew(self) -> bool:
+        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -63,12 +98,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_receiving, self._has_head = True, False
 
     def on_headers_complete(self) -> None:
+        if self._is_read_anew:
+            return
         super().on_headers_complete()
         self._has_head = True
         if self._is_draining and self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
+        if self._is_read_anew:
+            return
         super().on_message_complete()
         self.scope["state"]["is_received"] = True
         self._is_receiving = False
@@ -80,7 +119,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._close_when_idle()
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(_BAD_REQUEST % (len(msg), msg.encode()))
+        self.transport.write(_bad_request(msg))
         self.transport.close()
 
     def handle_websocket_upgrade(self) -> None:
@@ -142,6 +181,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.logger = self.conn.logger = _websocket_log
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse a handshake that the library cannot read; Uvicorn would leave it unanswered."""
+        super().data_received(data)
+        if self.conn.handshake_exc and not self.transport.is_closing():
+            refusal = b"".join(self.conn.data_to_send()) or _bad_request("A handshake has no body.")
+            self.transport.write(refusal)
+            self.transport.close()
 
     def handle_ping(self) -> None:
         """Answer, unless the client does not read: it may skip answers (RFC 6455 section 5.5.3)."""
