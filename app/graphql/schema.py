@@ -1,5 +1,7 @@
 """The schema, put together from its typed classes; `schema.graphql` is its output."""
 
+from typing import Final
+
 import strawberry
 from graphql import ConstObjectValueNode, GraphQLDefaultInput, GraphQLInputObjectType
 from strawberry.schema.config import StrawberryConfig
@@ -8,6 +10,12 @@ from app.graphql.mutations import Mutation
 from app.graphql.queries import Query
 from app.graphql.scalars import SCALARS
 from app.graphql.subscriptions import Subscription
+
+_DESCRIPTION: Final = """\
+The activity timelines of CRM tickets. `Query.ticket` reads one, `Mutation.updateTicketActivity` \
+changes an entry, `Subscription.ticketActivityChanges` follows the changes. The description of \
+`Query` has the codes of errors and how the cost of an operation is counted.\
+"""
 
 schema = strawberry.Schema(
     query=Query,
@@ -31,8 +39,11 @@ def _write_defaults_as_literals() -> None:
 
 
 _write_defaults_as_literals()
+# Strawberry neither takes nor prints a description of the schema.
+schema._schema.description = _DESCRIPTION
 
 
 def print_schema() -> str:
     """Return the schema definition language, as committed in `schema.graphql`."""
-    return f"{schema.as_str()}\n"
+    roots = "query: Query\n  mutation: Mutation\n  subscription: Subscription"
+    return f'"""\n{_DESCRIPTION}\n"""\nschema {{\n  {roots}\n}}\n\n{schema.as_str()}\n'

@@ -2,8 +2,9 @@
 "use strict";
 
 const READ = `# Click the play button, or press Ctrl-Enter in here.
-# Reads a ticket's timeline, as far as you may see it.
-# The book on the left opens the documentation.
+# Reads what you may see of a ticket of the demo; put the
+# id of a ticket of yours in its place. The book on the
+# left opens the documentation. Esc leaves the editor.
 query ReadTicket {
   viewer {
     name
@@ -25,9 +26,10 @@ query ReadTicket {
 }
 `;
 
-const UPDATE = `# Edits a comment of that timeline. Where you give no
-# $message, the page sends one with the time in it.
-# Add isPrivate: true to hide the comment from others.
+const UPDATE = `# Edits a comment of that ticket. To choose the text, open
+# Variables below and write {"message": "..."}; otherwise
+# this page sends one with the time in it. Add
+# isPrivate: true to hide the comment from others.
 mutation UpdateActivity($message: String) {
   updateTicketActivity(
     input: {
@@ -50,10 +52,11 @@ mutation UpdateActivity($message: String) {
 }
 `;
 
-const FOLLOW = `# Shows each change of the ticket as it happens. Click
-# play here: an answer without a change says that it has
-# begun. Then run UpdateActivity in another window, since
-# GraphiQL ends a subscription when you change tabs.
+const FOLLOW = `# Shows each change of the ticket as it happens. Run it:
+# "change": null in the first answer says it has begun.
+# Then run UpdateActivity in another window, which the
+# button on the right opens: GraphiQL ends a subscription
+# when you change tabs.
 subscription FollowTicket {
   ticketActivityChanges(
     ticketId: "019320a4-0000-7000-8000-000000000001"
@@ -112,17 +115,34 @@ function isSecondWindow() {
 
 const form = document.getElementById("token");
 
+function askForToken() {
+  if (!form.hidden) return;
+  form.hidden = false;
+  form.elements["token-value"].focus();
+}
+
+function toggleForm() {
+  if (form.hidden) askForToken();
+  else form.hidden = true;
+}
+
 async function fetchAndAskForToken(...request) {
-  const response = await fetch(...request);
-  form.hidden = response.status !== 401;
+  const response = await fetch(...request).catch((error) => {
+    throw new Error(`The service did not answer: ${error.message}. Does it run?`);
+  });
+  if (response.status === 401) askForToken();
+  else form.hidden = true;
   return response;
 }
 
+const answerWith = (message) => ({ errors: [{ message }] });
+
 // Turn what GraphiQL would show as a stack trace into an answer with an error.
 function answerOf(error) {
+  if (error instanceof Event) error = new Error("The connection was lost. Click play again.");
   const [, code, reason] = /^Socket closed with event (\d+) (.+)/.exec(error.message) ?? [];
-  if (code === UNAUTHORIZED) form.hidden = false;
-  return { done: false, value: { errors: [{ message: reason ?? error.message }] } };
+  if (code === UNAUTHORIZED) askForToken();
+  return { done: false, value: answerWith(reason ?? error.message) };
 }
 
 const withAnswers = (results) => ({
@@ -151,8 +171,7 @@ form.addEventListener("submit", (event) => {
 });
 
 const token = storage.getItem(TOKEN);
-const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
-form.hidden = token !== null;
+const authorization = { Authorization: `Bearer ${token}` };
 
 const send = GraphiQL.createFetcher({
   url: location.pathname,
@@ -163,9 +182,24 @@ const send = GraphiQL.createFetcher({
 });
 
 function fetcher(request, options) {
+  if (token === null) {
+    askForToken();
+    return answerWith("Paste an access token into the bar at the top first.");
+  }
   const results = send(withMessage(request), options);
   return Symbol.asyncIterator in results ? withAnswers(results) : results;
 }
+
+// The editors have no names of their own for screen readers, and keep the Tab key to themselves.
+document.addEventListener("focusin", ({ target }) => {
+  const named = target.matches("textarea:not([aria-label])") && target.closest("[aria-label]");
+  if (named) target.setAttribute("aria-label", named.getAttribute("aria-label"));
+});
+document.addEventListener("keydown", ({ key, target }) => {
+  if (key !== "Escape" || !target.closest(".CodeMirror")) return;
+  if (!document.querySelector(".CodeMirror-hints, .CodeMirror-dialog"))
+    document.querySelector(".graphiql-execute-button").focus();
+});
 
 const examples = isSecondWindow() ? [FOLLOW] : [READ, UPDATE, FOLLOW];
 const element = React.createElement;
@@ -176,6 +210,7 @@ ReactDOM.render(
     {
       fetcher,
       defaultTabs: examples.map((query) => ({ query })),
+      schemaDescription: true,
       // The fetcher adds the token, so that it is never on the screen.
       isHeadersEditorEnabled: false,
       shouldPersistHeaders: false,
@@ -185,7 +220,7 @@ ReactDOM.render(
       GraphiQL.Logo,
       null,
       element("button", { onClick: openSecondWindow }, "Open a second window"),
-      element("button", { onClick: () => (form.hidden = !form.hidden) }, "Use another token"),
+      element("button", { onClick: toggleForm }, "Use another token"),
     ),
   ),
   document.getElementById("graphiql"),
