@@ -639,6 +639,29 @@ async def test_a_redaction_reaches_the_answers_that_are_kept(
     assert not [row.body for row in await service.database.read(keys) if row.body]
 
 
+async def test_a_repeat_tells_nothing_of_a_redaction_to_who_sees_the_entry_no_more(
+    service: Service, author: Client, entry: JSON
+) -> None:
+    query = """
+    mutation Update($input: UpdateTicketActivityInput!) {
+      updateTicketActivity(input: $input) {
+        ticketActivity { redaction { version } revisions { nodes { version isRedacted } } }
+        userErrors { code }
+      }
+    }
+    """
+    colleague = await service.client(Scope.READ, Scope.WRITE, Scope.MODERATE)
+    boss = await service.client(*Scope)
+    before = await post(colleague, "k", query, input=update_of(entry, "1"))
+    await author.put(entry["ticketId"], entry["id"], {"isPrivate": True})
+    redacted = {"ticketId": entry["ticketId"], "activityId": entry["id"], "reason": "asked"}
+    assert await boss.mutate(REDACT, **redacted) == {"userErrors": []}
+
+    again = await post(colleague, "k", query, input=update_of(entry, "1"))
+
+    assert again.json() == before.json()
+
+
 def kept_answers(service: Service, count: int) -> list[JSON]:
     """Return rows of keys whose answers hold a secret."""
     row = {"owner": "tok_x", "actor_id": uuid4(), "fingerprint": b"", "verdicts": {}}

@@ -16,7 +16,9 @@ from sqlmodel import Session, col, select
 
 from app.activity.idempotency import REPEATABLE, Answer, KeyedRequest, Step
 from app.activity.outcomes import Outcome
+from app.activity.policy import can_see
 from app.activity.state import Activity, ChangeType, Ticket
+from app.auth import Viewer
 from app.errors import IdempotencyKeyReused, NotFound, UserError, VersionConflict, user_error
 from app.models import NOT_FORGOTTEN
 from app.store import rows
@@ -109,13 +111,13 @@ class Keys:
         found = session.exec(_ROWS.with_for_update(), params={"keys": list(requests)})
         return cls(session, {(row[0], row[1]): _row(row) for row in found}, max_answer_bytes, {})
 
-    def settle(self, step: Step, decide: Callable[[], _Verdict]) -> _Verdict:
+    def settle(self, step: Step, viewer: Viewer, decide: Callable[[], _Verdict]) -> _Verdict:
         """Return what a step came to before, or else what `decide` returns, and keep that."""
         name = step.request.owner, step.request.key
         row = self.rows[name]
         if row.fingerprint != step.request.fingerprint:
             return IdempotencyKeyReused()
-        verdict = self._known(row, (*name, step.number)) or decide()
+        verdict = self._known(row, (*name, step.number), viewer) or decide()
         if isinstance(verdict, REPEATABLE):
             self._keep(row, (*name, step.number), verdict)
             if step.answer_of:
@@ -147,12 +149,12 @@ class Keys:
         row = self.rows[request.owner, request.key]
         return self._keep_answer(row, answer) if row.fingerprint == request.fingerprint else answer
 
-    def _known(self, row: _Row, place: tuple[str, str, int]) -> _Verdict | None:
+    def _known(self, row: _Row, place: tuple[str, str, int], viewer: Viewer) -> _Verdict | None:
         if decided := self._decided.get(place):
             # The changes belong to the job that made them, in the same unit of work.
             return replace(decided, changes=()) if isinstance(decided, Outcome) else decided
         record = row.verdicts.get(str(place[2]))
-        return _verdict(self.session, record) if record else None
+        return _verdict(self.session, record, viewer) if record else None
 
     def _keep(self, row: _Row, place: tuple[str, str, int], verdict: _Verdict) -> None:
         number = str(place[2])
@@ -287,9 +289,9 @@ def _reference(activity: Activity) -> dict[str, Any]:
     }
 
 
-def _verdict(session: Session, record: dict[str, Any]) -> _Verdict:
+def _verdict(session: Session, record: dict[str, Any], viewer: Viewer) -> _Verdict:
     if "code" not in record:
-        activity = _load_version(session, record)
+        activity = _load_version(session, record, viewer)
         if activity is None:
             gone = record["version"], record["activityId"]
             return NotFound("Version {} of the activity {} is not kept any more.".format(*gone))
@@ -303,12 +305,15 @@ def _verdict(session: Session, record: dict[str, Any]) -> _Verdict:
         record["message"],
         path=tuple(record["path"]),
         reasons=record["reasons"],
-        current=_load_version(session, current) if current else None,
+        current=_load_version(session, current, viewer) if current else None,
     )
 
 
-def _load_version(session: Session, reference: dict[str, Any]) -> Activity | None:
-    """Return an entry as it was at a version, as far as the history still has it, else None."""
+def _load_version(session: Session, reference: dict[str, Any], viewer: Viewer) -> Activity | None:
+    """Return an entry as it was at a version, as far as the history still has it, else None.
+
+    Who does not see it any more is not told that it was redacted since.
+    """
     ticket_id, id_ = UUID(reference["ticketId"]), UUID(reference["activityId"])
     row = session.exec(
         select(*rows.ACTIVITY_COLUMNS).where(
@@ -334,4 +339,5 @@ def _load_version(session: Session, reference: dict[str, Any]) -> Activity | Non
         updated_at=at,
         updated_by_id=by_id,
         deleted_at=at if type_ is ChangeType.REMOVED else None,
+        redacted_version=now.redacted_version if can_see(viewer, now) else None,
     )

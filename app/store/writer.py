@@ -398,7 +398,7 @@ class Writer:
 
     def _decide_steps(self, state: State, job: Job, keys: Keys) -> list[Verdict]:
         return [
-            keys.settle(step, partial(self._decide, state, job.viewer, command))
+            keys.settle(step, job.viewer, partial(self._decide, state, job.viewer, command))
             for step, command in zip(job.steps, job.commands, strict=True)
         ]
 
