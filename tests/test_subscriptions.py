@@ -164,6 +164,31 @@ async def test_many_follow_one_ticket(service: Service, origin: str, author: Cli
     assert {message["id"] for message in received} == {str(number) for number in range(50)}
 
 
+async def test_null_is_not_the_default_that_another_subscriber_left_to_a_variable(
+    origin: str, author: Client
+) -> None:
+    query = """
+    subscription Edges($ticketId: ID!, $order: TicketActivityOrder = {field: UPDATED_AT}) {
+      ticketActivityChanges(ticketId: $ticketId) {
+        cursor change { ticketActivityEdge(orderBy: $order) { cursor } }
+      }
+    }
+    """
+    ticket_id = await author.create_ticket()
+    given = {"left out": {}, "null": {"order": None}, "written": {"order": {"field": "UPDATED_AT"}}}
+    async with web_socket(origin, author.token) as ws:
+        for id_, more in given.items():
+            await follow(ws, id_, query, ticketId=ticket_id, **more)
+        await author.create_activity(ticket_id)
+        received = [await receive(ws) for _ in given]
+
+    edges = {
+        message["id"]: message["payload"]["data"]["ticketActivityChanges"]["change"]
+        for message in received
+    }
+    assert edges["left out"] == edges["written"] != edges["null"]
+
+
 async def test_changes_of_many_tickets_at_once_reach_their_subscribers(
     origin: str, author: Client
 ) -> None:

@@ -218,7 +218,9 @@ class Executor:
         if isinstance(source, ExecutionResult):
             _require_not_busy(source.errors or ())
             raise RequestErrors(source.errors or (), InvalidInput.code)
-        inner = {name: (variables or {}).get(name) for name in operation.inner_variables}
+        given = variables or {}
+        # One left out may have a default, which null has not.
+        inner = {name: given[name] for name in operation.inner_variables if name in given}
         key = operation.text, operation.name, encode_json_to_keep(inner), audience
         return self._events(execution, key, source, around_event)
 
