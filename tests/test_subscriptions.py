@@ -175,7 +175,8 @@ async def test_null_is_not_the_default_that_another_subscriber_left_to_a_variabl
     }
     """
     ticket_id = await author.create_ticket()
-    given = {"left out": {}, "null": {"order": None}, "written": {"order": {"field": "UPDATED_AT"}}}
+    written = {"order": {"field": "UPDATED_AT"}}
+    given: dict[str, JSON] = {"left out": {}, "null": {"order": None}, "written": written}
     async with web_socket(origin, author.token) as ws:
         for id_, more in given.items():
             await follow(ws, id_, query, ticketId=ticket_id, **more)
