@@ -102,4 +102,7 @@ def parse_token(text: str) -> Token:
 
 
 def _malformed() -> Unauthenticated:
-    return Unauthenticated("The Authorization header does not hold a well-formed bearer token.")
+    return Unauthenticated(
+        "The Authorization header holds no well-formed bearer token: it must be the word Bearer, "
+        "a space, and the whole token."
+    )

@@ -150,4 +150,6 @@ def _keep(cache: OrderedDict[K, T], key: K, value: T, size: int) -> None:
 
 
 def _not_known() -> Unauthenticated:
-    return Unauthenticated("The token is not known here.")
+    return Unauthenticated(
+        "The token is not known here: it was copied wrong, or is of another service or database."
+    )

@@ -1,4 +1,7 @@
-"""The operator's command line. An error is printed as one line; the exit status is then 1."""
+"""The operator's command line. An error is printed as one line; the exit status is then 1.
+
+A mistake in the command itself is printed with its usage, and the exit status 2.
+"""
 
 import argparse
 import os
@@ -8,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -44,6 +47,7 @@ _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100
 _MAX_WORKERS: Final = 64
 _STANDARD_ERROR: Final = 2
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 
 
@@ -68,13 +72,27 @@ def _require_standard_error() -> None:
         sys.stderr = os.fdopen(_STANDARD_ERROR, "w")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends the error of a wrong command with where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}\n`{self.prog} --help` says more.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ticket-activity", description=__doc__)
+    parser = _Parser(
+        prog="ticket-activity",
+        description="Serve the activity timelines of CRM tickets, and look after their database.",
+        epilog="Settings are environment variables, such as TICKET_ACTIVITY_PORT and "
+        "TICKET_ACTIVITY_DATABASE_URL; README.md lists them under Settings. "
+        "`ticket-activity COMMAND --help` describes a command. Errors are one line, with exit "
+        "status 1; a mistake in the command has the status 2.",
+    )
     parser.add_argument(
         "--version", action="version", version=f"ticket-activity {version('ticket-activity')}"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serving = commands.add_parser("serve", help="migrate the database and serve both doors")
+    serving = _add(commands, "serve", serve, "migrate the database and serve GraphQL and REST")
     serving.add_argument(
         "--demo",
         action="store_true",
@@ -84,44 +102,80 @@ def _parser() -> argparse.ArgumentParser:
         "--workers",
         type=_workers,
         default=1,
-        help="processes that serve, on one database (default: 1)",
+        help=f"processes that serve, on one database, 1 to {_MAX_WORKERS} (default: 1)",
     )
-    serving.set_defaults(command=serve)
-    asking = commands.add_parser("health", help="ask the running service whether it is ready")
-    asking.set_defaults(command=check_health)
-    checking = commands.add_parser(
-        "check-config", help="say whether the settings are right; nothing is opened or written"
+    _add(commands, "health", check_health, "ask the running service whether it is ready")
+    _add(
+        commands,
+        "check-config",
+        check_config,
+        "say whether the settings are right; nothing is opened or written",
     )
-    checking.set_defaults(command=check_config)
-    migrating = commands.add_parser("migrate", help="bring the database to this release")
-    migrating.set_defaults(command=migrate_database)
-    compacting = commands.add_parser(
-        "compact", help="write the database file anew, without what was redacted or deleted"
+    _add(
+        commands,
+        "migrate",
+        migrate_database,
+        "create the database, or bring it to this release; the data stay",
     )
-    compacting.set_defaults(command=compact)
-    saving = commands.add_parser(
-        "backup", help="write the database, also while it serves, to a new file and check that"
+    _add(
+        commands,
+        "compact",
+        compact,
+        "write the database file anew, without what was redacted or deleted",
+    )
+    _add_backup_commands(commands)
+    _add_transfer_commands(commands)
+    copying = _add(
+        commands,
+        "copy",
+        copy,
+        "copy the database into another one: from SQLite to PostgreSQL, or back",
+    )
+    copying.add_argument("--to", required=True, metavar="URL", help="the address of the other one")
+    _add(commands, "schema", print_sdl, "print the GraphQL schema")
+    _add_removal_commands(commands)
+    actors = commands.add_parser("actor", help="name the actors")
+    _add_actor_commands(actors.add_subparsers(required=True, metavar="COMMAND"))
+    tokens = commands.add_parser("token", help="issue, list and revoke tokens")
+    _add_token_commands(tokens.add_subparsers(required=True, metavar="COMMAND"))
+    return parser
+
+
+def _add(
+    commands: _Commands, name: str, command: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    """Add a command that is described by the same words in the list and in its own help."""
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_backup_commands(commands: _Commands) -> None:
+    saving = _add(
+        commands,
+        "backup",
+        back_up,
+        "write the SQLite database to a new file, also while it serves, and check that file",
     )
     saving.add_argument("file", type=Path, help="a file that does not exist yet")
-    saving.set_defaults(command=back_up)
-    restoring = commands.add_parser(
-        "restore", help="put a backup in the place of the database, while nothing serves it"
+    restoring = _add(
+        commands,
+        "restore",
+        restore,
+        "put a backup in the place of the database, while nothing serves it",
     )
     restoring.add_argument("file", type=Path, help="what `backup` wrote")
     restoring.add_argument(
         "--replace", action="store_true", help="keep the database that is there beside it"
     )
-    restoring.set_defaults(command=restore)
-    _add_transfer_commands(commands)
-    copying = commands.add_parser(
-        "copy", help="copy the database into another one: from SQLite to PostgreSQL, or back"
-    )
-    copying.add_argument("--to", required=True, metavar="URL", help="the address of the other one")
-    copying.set_defaults(command=copy)
-    printing = commands.add_parser("schema", help="print the GraphQL schema")
-    printing.set_defaults(command=print_sdl)
-    erasing = commands.add_parser(
-        "erase-actor", help="replace an actor's id by a random one everywhere, remove the name"
+
+
+def _add_removal_commands(commands: _Commands) -> None:
+    erasing = _add(
+        commands,
+        "erase-actor",
+        erase,
+        "replace an actor's id by a random one everywhere, remove the name",
     )
     erasing.add_argument("id", type=_uuid, help="the UUID of the actor")
     erasing.add_argument(
@@ -130,45 +184,37 @@ def _parser() -> argparse.ArgumentParser:
     erasing.add_argument(
         "--apply", action="store_true", help="do it; otherwise it only says what it would change"
     )
-    erasing.set_defaults(command=erase)
-    retaining = commands.add_parser(
-        "retain", help="remove entries and history that are older than a time"
+    retaining = _add(
+        commands, "retain", remove_old, "remove entries and history that are older than a time"
     )
     retaining.add_argument(
-        "--older-than", type=_age, required=True, help="such as 730d, 12h or 30m"
+        "--older-than", type=_age, required=True, metavar="AGE", help="such as 730d, 12h or 30m"
     )
     retaining.add_argument(
         "--apply", action="store_true", help="do it; otherwise it only says what it would remove"
     )
-    retaining.set_defaults(command=remove_old)
-    actors = commands.add_parser("actor", help="name the actors")
-    _add_actor_commands(actors.add_subparsers(required=True, metavar="COMMAND"))
-    tokens = commands.add_parser("token", help="issue, list and revoke tokens")
-    _add_token_commands(tokens.add_subparsers(required=True, metavar="COMMAND"))
-    return parser
 
 
-def _add_actor_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    setting = commands.add_parser("set", help="give an actor a name or a picture")
+def _add_actor_commands(commands: _Commands) -> None:
+    setting = _add(commands, "set", set_actor, "give an actor a name or a picture")
     setting.add_argument("id", type=_uuid, help="the UUID of the actor")
     setting.add_argument("--name", default=ABSENT, help="what people call the actor")
     setting.add_argument("--avatar-url", default=ABSENT, help="the address of a picture")
-    setting.set_defaults(command=set_actor)
 
 
-def _add_transfer_commands(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-) -> None:
-    exporting = commands.add_parser("export", help="write all data to a new file of JSON Lines")
-    exporting.add_argument("file", type=Path)
+def _add_transfer_commands(commands: _Commands) -> None:
+    exporting = _add(commands, "export", export, "write all data to a new file of JSON Lines")
+    exporting.add_argument("file", type=Path, help="a file that does not exist yet")
     exporting.add_argument(
         "--tokens", action="store_true", help="access tokens too, with the hashes of their secrets"
     )
-    exporting.set_defaults(command=export)
-    importing = commands.add_parser(
-        "import", help="read what `export` wrote, or records of another system, into the database"
+    importing = _add(
+        commands,
+        "import",
+        import_,
+        "read what `export` wrote, or records of another system, into the database",
     )
-    importing.add_argument("file", type=Path)
+    importing.add_argument("file", type=Path, help="JSON Lines")
     importing.add_argument(
         "--on-error",
         choices=["stop", "continue"],
@@ -187,22 +233,28 @@ def _add_transfer_commands(
         type=_address,
         help="the address of the other system: ids are made from it",
     )
-    importing.set_defaults(command=import_)
-    describing = commands.add_parser(
-        "export-schema", help="print the JSON Schema of the lines of an export"
+    _add(
+        commands,
+        "export-schema",
+        print_line_schema,
+        "print the JSON Schema of the lines of an export",
     )
-    describing.set_defaults(command=print_line_schema)
 
 
-def _add_token_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    creating = commands.add_parser("create", help="issue a token and print it, this once")
+def _add_token_commands(commands: _Commands) -> None:
+    creating = _add(commands, "create", create, "issue a token and print it, this once")
     creating.add_argument("--name", required=True, type=_name, help="what lists call it")
-    creating.add_argument("--actor", required=True, type=_uuid, help="the UUID it acts as")
+    creating.add_argument(
+        "--actor",
+        required=True,
+        type=_uuid,
+        metavar="UUID",
+        help="the person or program it acts as: any UUID of your choice",
+    )
     creating.add_argument(
         "--scope",
         action="append",
-        type=Scope,
-        choices=list(Scope),
+        type=_scope,
         metavar="SCOPE",
         help=f"may be repeated: {', '.join(Scope)} (default: the first two)",
     )
@@ -210,14 +262,12 @@ def _add_token_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         "--expires-in",
         type=_duration,
         default=timedelta(days=90),
+        metavar="TIME",
         help="such as 90d, 12h, 30m, or never (default: 90d)",
     )
-    creating.set_defaults(command=create)
-    listing = commands.add_parser("list", help="list tokens, without their secrets")
-    listing.set_defaults(command=list_all)
-    revoking = commands.add_parser("revoke", help="revoke a token for good")
+    _add(commands, "list", list_all, "list tokens, without their secrets")
+    revoking = _add(commands, "revoke", revoke, "revoke a token for good")
     revoking.add_argument("id", help="the id that `list` shows")
-    revoking.set_defaults(command=revoke)
 
 
 def _name(text: str) -> str:
@@ -235,6 +285,12 @@ def _address(text: str) -> str:
             "https://example.zendesk.com"
         )
     return f"{address.scheme}://{address.netloc.lower()}{address.path.rstrip('/')}"
+
+
+def _scope(text: str) -> Scope:
+    if text not in list(Scope):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(Scope)}")
+    return Scope(text)
 
 
 def _workers(text: str) -> int:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,12 @@ def _require_known(given: Mapping[str, str]) -> set[str]:
     names = {f"{ENV_PREFIX}{name}".upper() for name in Settings.model_fields}
     files = {f"{name}{_FILE_SUFFIX}" for name in names} & given.keys()
     if unknown := sorted(given[name] for name in given.keys() - names - files):
-        raise OperatorError(f"There is no setting {', '.join(unknown)}; README.md lists them all.")
+        near = get_close_matches(unknown[0].upper(), names, n=1)
+        raise OperatorError(
+            f"There is no setting {', '.join(unknown)}; "
+            + (f"did you mean {near[0]}? " if near else "")
+            + "README.md lists them all under Settings."
+        )
     if twice := sorted(name for name in files if name.removesuffix(_FILE_SUFFIX) in given):
         raise OperatorError(f"{twice[0].removesuffix(_FILE_SUFFIX)} and {twice[0]} are both given.")
     return files

@@ -37,7 +37,7 @@ async def read_json_text(request: Request, max_bytes: int) -> bytes:
     """
     if not _is_json(", ".join(header_values(request.scope, b"content-type"))):
         raise UnsupportedMediaType(
-            "The body must be sent with one Content-Type, application/json in UTF-8.",
+            "The body must be JSON in UTF-8: send one header Content-Type: application/json.",
             headers={"Accept": JSON},
         )
     if codings := header_values(request.scope, b"content-encoding"):

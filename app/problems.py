@@ -47,6 +47,12 @@ class _Problem(Response):
         await super().__call__(scope, receive, send)
 
 
+_NO_ROUTE: Final = (
+    "There is nothing at this path. The service is at /graphql and at "
+    "/v1/crm/tickets/{ticketId}/activity/{activityId}, which /openapi.json describes."
+)
+
+
 async def _answer_service_error(request: Request, error: Exception) -> Response:
     return problem(cast("ServiceError", error), request_id(request.scope))
 
@@ -59,7 +65,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
         allow = ", ".join(sorted((raised.headers or {}).get("Allow", "").split(", ")))
         message = f"{request.method} is not among the methods here: {allow}."
         return problem(MethodNotAllowed(message, allow=allow), request_id(request.scope))
-    return problem(RouteNotFound("There is nothing at this path."), request_id(request.scope))
+    return problem(RouteNotFound(_NO_ROUTE), request_id(request.scope))
 
 
 EXCEPTION_HANDLERS: Final[Any] = {

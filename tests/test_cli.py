@@ -178,7 +178,25 @@ def test_an_incomplete_command_is_an_error_of_usage(capsys: Output, arguments: l
         main(arguments)
 
     assert ended.value.code == 2
-    assert "usage: ticket-activity" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "usage: ticket-activity" in error
+    assert error.endswith("--help` says more.\n")
+
+
+def test_a_wrong_scope_is_told_the_right_ones(database: Path, capsys: Output) -> None:
+    with pytest.raises(SystemExit):
+        main([*CREATE, "--scope=read"])
+
+    assert f"'read' is none of {', '.join(Scope)}" in capsys.readouterr().err
+
+
+def test_a_misspelt_setting_is_told_the_right_one(
+    file: Path, monkeypatch: Environment, capsys: Output
+) -> None:
+    monkeypatch.setenv("TICKET_ACTIVITY_PROT", "8000")
+
+    assert "did you mean TICKET_ACTIVITY_PORT?" in refusal(capsys, "migrate")
+    assert not file.exists()
 
 
 def test_schema_prints_what_is_committed(capsys: Output) -> None:

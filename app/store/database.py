@@ -41,7 +41,8 @@ def parse_url(url: str) -> URL:
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
         raise DatabaseUnusable(
             "TICKET_ACTIVITY_DATABASE_URL is not an address of a database this service speaks, "
-            "such as sqlite+aiosqlite:///data/ticket-activity.db."
+            "such as sqlite+aiosqlite:///data/ticket-activity.db or "
+            "postgresql+asyncpg://user:password@host/database."
         ) from error
     if address.drivername not in {SQLITE, POSTGRESQL}:
         raise DatabaseUnusable(
