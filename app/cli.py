@@ -47,7 +47,7 @@ _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
 _MAX_NAME_LENGTH: Final = 100
 _MAX_WORKERS: Final = 64
 _STANDARD_ERROR: Final = 2
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes"}
 
 
