@@ -85,6 +85,13 @@ async def test_of_creations_under_one_id_one_succeeds_unless_they_are_the_same(
         )
 
 
+async def test_a_ticket_that_both_create_at_once_is_one_ticket(clients: list[Client]) -> None:
+    for _ in range(12):
+        id_ = str(uuid4())
+        payloads = await asyncio.gather(*(c.mutate(CREATE_TICKET, id=id_) for c in clients))
+        assert [code_of(payload) for payload in payloads] == ["ok", "ok"]
+
+
 async def test_of_merges_in_both_directions_one_succeeds(clients: list[Client]) -> None:
     here = clients[0]
     for _ in range(6):

@@ -144,13 +144,18 @@ class PostgresqlDatabase:
         self._shared = self._create_engine(_SHARED_SECONDS)
 
     async def write(self, work: Callable[[Session], T]) -> T:
-        """See `Database.write`. Runs it again where it gave way or its connection was lost."""
+        """See `Database.write`. Runs it again where it gave way or its connection was lost.
+
+        And once where a row that it inserts was there: another process may have inserted it in the
+        meantime, and what is decided now is decided on it.
+        """
         end = time.monotonic() + _REPEAT_SECONDS
         for attempt in range(1, _ATTEMPTS):
             try:
                 return await self._write_once(work)
             except Exception as error:
-                if not _is_to_repeat(error) or time.monotonic() > end:
+                is_taken = attempt == 1 and isinstance(error, IntegrityError)
+                if not (_is_to_repeat(error) or is_taken) or time.monotonic() > end:
                     raise
                 _log.warning("A transaction is repeated: %s", _reason(error))
             await asyncio.sleep(_PAUSE_SECONDS * attempt * random.uniform(0.5, 1.5))  # noqa: S311
