@@ -44,6 +44,7 @@ from app.store.errors import DatabaseUnusable
 from app.transfer import FORMATS, export, import_, print_line_schema
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
+_INTERRUPTED: Final = 128 + 2  # as shells say that SIGINT ended a command
 _MAX_NAME_LENGTH: Final = 100
 _MAX_WORKERS: Final = 64
 _STANDARD_ERROR: Final = 2
@@ -58,10 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
+        print(end="", flush=True)
     except (OperatorError, CannotServe, DatabaseUnusable, ManifestUnusable) as error:
         if flush_log():  # else nobody reads standard error, and `print` would never end
             print(f"ticket-activity: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("ticket-activity: Interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:  # who read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

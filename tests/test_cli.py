@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -397,3 +399,17 @@ def test_compact_says_when_somebody_reads_the_file(database: Path, capsys: Outpu
         assert main(["compact"]) == 1
 
     assert "its write-ahead log still holds what was deleted" in capsys.readouterr().err
+
+
+def test_a_reader_who_has_enough_is_no_error() -> None:
+    command = subprocess.Popen(
+        [Path(sys.executable).with_name("ticket-activity"), "export-schema"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert command.stdout
+    command.stdout.close()
+
+    _, error = command.communicate()
+
+    assert (command.returncode, error) == (0, b"")
