@@ -9,8 +9,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Final, NoReturn, TypeAlias
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -19,31 +19,10 @@ from app.activity.actors import mistake_in_url
 from app.activity.state import ABSENT
 from app.activity.values import parse_uuid
 from app.auth import Scope
-from app.backups import back_up, restore
-from app.commands import (
-    check_config,
-    check_health,
-    compact,
-    copy,
-    create,
-    erase,
-    list_all,
-    migrate_database,
-    print_sdl,
-    remove_old,
-    revoke,
-    serve,
-    set_actor,
-)
-from app.environment import OperatorError
-from app.errors import InvalidInput
-from app.graphql_server.documents import ManifestUnusable
-from app.log import flush_log
-from app.server.errors import CannotServe
-from app.store.errors import DatabaseUnusable
-from app.transfer import FORMATS, export, import_, print_line_schema
+from app.errors import InvalidInput, OperatorError
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dhm])")
+_FORMATS: Final = ("ticket-activity", "zendesk", "zammad")
 _INTERRUPTED: Final = 128 + 2  # as shells say that SIGINT ended a command
 _MAX_NAME_LENGTH: Final = 100
 _MAX_WORKERS: Final = 64
@@ -56,13 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     _require_standard_error()
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = options.command
     try:
+        # Only the module of this command is imported: `health` shall not load what `serve` needs.
+        command: Callable[[argparse.Namespace], None] = resolve_name(
+            f"app.commands.{options.command}"
+        )
         command(options)
         print(end="", flush=True)
-    except (OperatorError, CannotServe, DatabaseUnusable, ManifestUnusable) as error:
-        if flush_log():  # else nobody reads standard error, and `print` would never end
-            print(f"ticket-activity: {error}", file=sys.stderr)
+    except OperatorError as error:
+        print(f"ticket-activity: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("ticket-activity: Interrupted.", file=sys.stderr)
@@ -86,6 +67,15 @@ class _Parser(argparse.ArgumentParser):
         super().error(f"{message}\n`{self.prog} --help` says more.")
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for, which takes a third of such a command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> None:
+        version = resolve_name("importlib.metadata:version")
+        print(f"ticket-activity {version('ticket-activity')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ticket-activity",
@@ -95,11 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         "`ticket-activity COMMAND --help` describes a command. Errors are one line, with exit "
         "status 1; a mistake in the command has the status 2.",
     )
-    parser.add_argument(
-        "--version", action="version", version=f"ticket-activity {version('ticket-activity')}"
-    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serving = _add(commands, "serve", serve, "migrate the database and serve GraphQL and REST")
+    serving = _add(commands, "serve", "serve:serve", "migrate the database and serve GraphQL and REST")
     serving.add_argument(
         "--demo",
         action="store_true",
@@ -111,23 +99,23 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         help=f"processes that serve, on one database, 1 to {_MAX_WORKERS} (default: 1)",
     )
-    _add(commands, "health", check_health, "ask the running service whether it is ready")
+    _add(commands, "health", "health:check_health", "ask the running service whether it is ready")
     _add(
         commands,
         "check-config",
-        check_config,
+        "serve:check_config",
         "say whether the settings are right; nothing is opened or written",
     )
     _add(
         commands,
         "migrate",
-        migrate_database,
+        "maintain:migrate_database",
         "create the database, or bring it to this release; the data stay",
     )
     _add(
         commands,
         "compact",
-        compact,
+        "maintain:compact",
         "write the database file anew, without what was redacted or deleted",
     )
     _add_backup_commands(commands)
@@ -135,11 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     copying = _add(
         commands,
         "copy",
-        copy,
+        "maintain:copy",
         "copy the database into another one: from SQLite to PostgreSQL, or back",
     )
     copying.add_argument("--to", required=True, metavar="URL", help="the address of the other one")
-    _add(commands, "schema", print_sdl, "print the GraphQL schema")
+    _add(commands, "schema", "schema:print_sdl", "print the GraphQL schema")
     _add_removal_commands(commands)
     actors = commands.add_parser("actor", help="name the actors")
     _add_actor_commands(actors.add_subparsers(required=True, metavar="COMMAND"))
@@ -148,10 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(
-    commands: _Commands, name: str, command: Callable[[argparse.Namespace], None], text: str
-) -> argparse.ArgumentParser:
-    """Add a command that is described by the same words in the list and in its own help."""
+def _add(commands: _Commands, name: str, command: str, text: str) -> argparse.ArgumentParser:
+    """Add a command that is described by the same words in the list and in its own help.
+
+    `command` names a function: `retain:remove` is `remove` of app/commands/retain.py.
+    """
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.set_defaults(command=command)
     return parser
@@ -161,14 +150,14 @@ def _add_backup_commands(commands: _Commands) -> None:
     saving = _add(
         commands,
         "backup",
-        back_up,
+        "backup:back_up",
         "write the SQLite database to a new file, also while it serves, and check that file",
     )
     saving.add_argument("file", type=Path, help="a file that does not exist yet")
     restoring = _add(
         commands,
         "restore",
-        restore,
+        "backup:restore",
         "put a backup in the place of the database, while nothing serves it",
     )
     restoring.add_argument("file", type=Path, help="what `backup` wrote")
@@ -181,7 +170,7 @@ def _add_removal_commands(commands: _Commands) -> None:
     erasing = _add(
         commands,
         "erase-actor",
-        erase,
+        "erase_actor:erase",
         "replace an actor's id by a random one everywhere, remove the name",
     )
     erasing.add_argument("id", type=_uuid, help="the UUID of the actor")
@@ -192,7 +181,7 @@ def _add_removal_commands(commands: _Commands) -> None:
         "--apply", action="store_true", help="do it; otherwise it only says what it would change"
     )
     retaining = _add(
-        commands, "retain", remove_old, "remove entries and history that are older than a time"
+        commands, "retain", "retain:remove", "remove entries and history that are older than a time"
     )
     retaining.add_argument(
         "--older-than", type=_age, required=True, metavar="AGE", help="such as 730d, 12h or 30m"
@@ -203,14 +192,14 @@ def _add_removal_commands(commands: _Commands) -> None:
 
 
 def _add_actor_commands(commands: _Commands) -> None:
-    setting = _add(commands, "set", set_actor, "give an actor a name or a picture")
+    setting = _add(commands, "set", "actors:set_actor", "give an actor a name or a picture")
     setting.add_argument("id", type=_uuid, help="the UUID of the actor")
     setting.add_argument("--name", default=ABSENT, help="what people call the actor")
     setting.add_argument("--avatar-url", default=ABSENT, help="the address of a picture")
 
 
 def _add_transfer_commands(commands: _Commands) -> None:
-    exporting = _add(commands, "export", export, "write all data to a new file of JSON Lines")
+    exporting = _add(commands, "export", "transfer:export", "write all data to a new file of JSON Lines")
     exporting.add_argument("file", type=Path, help="a file that does not exist yet")
     exporting.add_argument(
         "--tokens", action="store_true", help="access tokens too, with the hashes of their secrets"
@@ -218,7 +207,7 @@ def _add_transfer_commands(commands: _Commands) -> None:
     importing = _add(
         commands,
         "import",
-        import_,
+        "transfer:import_",
         "read what `export` wrote, or records of another system, into the database",
     )
     importing.add_argument("file", type=Path, help="JSON Lines")
@@ -230,8 +219,8 @@ def _add_transfer_commands(commands: _Commands) -> None:
     )
     importing.add_argument(
         "--format",
-        choices=FORMATS,
-        default=FORMATS[0],
+        choices=_FORMATS,
+        default=_FORMATS[0],
         help="of which system the records are (default: what `export` wrote)",
     )
     importing.add_argument(
@@ -243,13 +232,13 @@ def _add_transfer_commands(commands: _Commands) -> None:
     _add(
         commands,
         "export-schema",
-        print_line_schema,
+        "transfer:print_line_schema",
         "print the JSON Schema of the lines of an export",
     )
 
 
 def _add_token_commands(commands: _Commands) -> None:
-    creating = _add(commands, "create", create, "issue a token and print it, this once")
+    creating = _add(commands, "create", "tokens:create", "issue a token and print it, this once")
     creating.add_argument("--name", required=True, type=_name, help="what lists call it")
     creating.add_argument(
         "--actor",
@@ -272,8 +261,8 @@ def _add_token_commands(commands: _Commands) -> None:
         metavar="TIME",
         help="such as 90d, 12h, 30m, or never (default: 90d)",
     )
-    _add(commands, "list", list_all, "list tokens, without their secrets")
-    revoking = _add(commands, "revoke", revoke, "revoke a token for good")
+    _add(commands, "list", "tokens:list_all", "list tokens, without their secrets")
+    revoking = _add(commands, "revoke", "tokens:revoke", "revoke a token for good")
     revoking.add_argument("id", help="the id that `list` shows")
 
 

@@ -9,14 +9,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from app.errors import OperatorError
 from app.settings import ENV_PREFIX, Settings
 
 _FILE_SUFFIX: Final = "_FILE"
 _PASSWORD: Final = re.compile(r"//[^/@]*@")  # in an address
-
-
-class OperatorError(Exception):
-    """Something the operator must fix; the message is one line."""
 
 
 def read_settings() -> Settings:
@@ -26,9 +23,13 @@ def read_settings() -> Settings:
     """
     given = {name.upper(): name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
     files = _require_known(given)
-    values: dict[str, Any] = {
-        _field_of(name): _content(name, os.environ[given[name]]) for name in files
-    }
+    values: dict[str, Any] = {}
+    for name, written in given.items():
+        value = os.environ[written]
+        if name in files:
+            values[_field_of(name.removesuffix(_FILE_SUFFIX))] = _content(name, value)
+        else:
+            values[_field_of(name)] = value
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -58,8 +59,8 @@ def _require_known(given: Mapping[str, str]) -> set[str]:
     return files
 
 
-def _field_of(file_setting: str) -> str:
-    return file_setting.removeprefix(ENV_PREFIX).removesuffix(_FILE_SUFFIX).lower()
+def _field_of(setting: str) -> str:
+    return setting.removeprefix(ENV_PREFIX).lower()
 
 
 def _content(name: str, path: str) -> str:

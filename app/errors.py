@@ -38,7 +38,8 @@ ServiceError
     CommittedUnread             503  the write is stored, a part of its payload was not read
     InternalError               500  a fault; the log has its traceback
 
-GraphQL and REST each translate these in one place. Any other exception is a fault.
+GraphQL and REST each translate these in one place. Any other exception is a fault, except an
+OperatorError, which ends a command or the start of the service.
 """
 
 from collections.abc import Mapping, Sequence
@@ -323,3 +324,7 @@ class Busy(ServiceError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"Retry-After": "1"})
+
+
+class OperatorError(Exception):
+    """Something that the operator must fix. The message is one line for them; no client sees it."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from app.settings import ENV_PREFIX, HEADINGS, Settings
+from app.settings import ENV_PREFIX, Settings
 
 BEGIN: Final = "<!-- written by scripts/readme -->\n"
 END: Final = "<!-- end of what scripts/readme writes -->\n"
@@ -24,10 +24,11 @@ def with_settings(readme: str) -> str:
 
 
 def _lines() -> Iterator[str]:
-    for name, field in Settings.model_fields.items():
-        if heading := HEADINGS.get(name):
-            yield f"\n### {heading}\n\n| setting | default | meaning |\n|---|---|---|\n"
-        yield f"| `{ENV_PREFIX}{name.upper()}` | {_code(field.default)} | {field.description} |\n"
+    for section in Settings.__bases__:
+        yield f"\n### {section.heading}\n\n| setting | default | meaning |\n|---|---|---|\n"
+        for name, field in section.model_fields.items():
+            setting = f"`{ENV_PREFIX}{name.upper()}`"
+            yield f"| {setting} | {_code(field.default)} | {field.description} |\n"
 
 
 def _code(default: object) -> str:

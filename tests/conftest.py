@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from app.log import LogHandler, events
+from app.log import events
+from app.log_format import LogHandler
 from app.settings import Settings
 from tests.support.engines import Engine, engine_of
 from tests.support.live import listening

@@ -1,5 +1,7 @@
 """The operator's door: issue, list and revoke tokens, and one clear line for what goes wrong."""
 
+import ast
+import inspect
 import os
 import sqlite3
 import stat
@@ -7,11 +9,13 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from pkgutil import resolve_name
 from uuid import uuid4
 
 import anyio
 import pytest
 
+from app import cli
 from app.auth import Scope, parse_authorization
 from app.cli import main
 from app.settings import Settings
@@ -82,6 +86,37 @@ def viewer_of(file: Path, token: str) -> object:
 
 
 # Tokens
+
+
+@pytest.mark.any_engine
+@pytest.mark.parametrize("arguments", [["health"], ["--version"], ["--help"]], ids=" ".join)
+def test_a_command_that_needs_little_imports_little(arguments: list[str]) -> None:
+    """A container runs `health` every few seconds: it took a second to import the service."""
+    command = [sys.executable, "-X", "importtime", "-m", "app", *arguments]
+
+    ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+
+    imported = {line.split("|")[-1].strip() for line in ended.stderr.splitlines() if "|" in line}
+    packages = {module.partition(".")[0] for module in imported}
+    assert "app" in packages
+    assert packages.isdisjoint(
+        {"alembic", "asyncio", "graphql", "sqlalchemy", "sqlmodel", "starlette", "strawberry"}
+        | {"cryptography", "structlog", "uvicorn"}
+    )
+    assert ended.returncode == (1 if arguments == ["health"] else 0)
+
+
+@pytest.mark.any_engine
+def test_every_command_is_there() -> None:
+    tree = ast.parse(inspect.getsource(cli))
+    names = [
+        ast.literal_eval(node.args[2])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_add"
+    ]
+
+    assert "health:check_health" in names
+    assert all(callable(resolve_name(f"app.commands.{name}")) for name in names)
 
 
 def test_create_prints_one_token_which_works(database: Path, capsys: Output) -> None:

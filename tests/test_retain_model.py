@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from app.activity.values import format_datetime
 from app.auth import Scope
-from app.retention import retain
+from app.commands.retain import retain
 from app.settings import Settings
 from tests.support.cursors import seq_of
 from tests.support.live import FEED, STATE

@@ -12,6 +12,7 @@ from typing import Any
 from app.errors import (
     DocumentNotTrusted,
     InvalidInput,
+    OperatorError,
     PersistedQueryNotFound,
     PersistedQueryNotSupported,
 )
@@ -20,8 +21,8 @@ _MAX_CHARACTERS = 16 * 1024
 _HASH_PREFIX = "sha256:"
 
 
-class ManifestUnusable(Exception):
-    """The manifest of trusted documents cannot be read. The message is one line."""
+class ManifestUnusable(OperatorError):
+    """The manifest of trusted documents cannot be read."""
 
 
 def read_manifest(path: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """What ends or prevents the service."""
 
+from app.errors import OperatorError
 
-class CannotServe(Exception):
-    """The service cannot start, or cannot go on. The message is one line for the operator."""
+
+class CannotServe(OperatorError):
+    """The service cannot start, or cannot go on."""

@@ -22,14 +22,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
-from app.graphql_server.documents import ManifestUnusable
-from app.log import configure_log
+from app.errors import OperatorError
+from app.log_format import configure_log
 from app.metrics import Snapshot, lasting, merge
 from app.server.errors import CannotServe
 from app.server.metrics_page import serve_metrics
 from app.server.server import ENDING_SIGNALS, RETIRE, serve_in_this_process
 from app.settings import Settings
-from app.store.errors import DatabaseUnusable
 
 _log: Final = logging.getLogger("uvicorn.error")
 _spawning: Final = multiprocessing.get_context("spawn")
@@ -237,7 +236,7 @@ def _run_worker(settings: Settings, listener: socket.socket, report: Connection)
     configure_log(settings)
     try:
         serve_in_this_process(settings, listener, report_start, report_measured)
-    except (CannotServe, DatabaseUnusable, ManifestUnusable) as error:
+    except OperatorError as error:
         if is_started:
             _log.error("%s", error)
         else:

@@ -6,13 +6,15 @@ StoreError
     LongRead           a read takes too long to share a connection; it is run again on its own
 """
 
+from app.errors import OperatorError
+
 
 class StoreError(Exception):
     """An error of the store, as opposed to one that the database raises."""
 
 
-class DatabaseUnusable(StoreError):
-    """The database cannot be opened; the message is one line for the operator."""
+class DatabaseUnusable(StoreError, OperatorError):
+    """The database cannot be opened."""
 
 
 class CommitFailed(StoreError):

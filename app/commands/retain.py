@@ -1,8 +1,9 @@
-"""Removes from a database what is too old, also while services use it, in many short transactions.
+"""The command `retain`. It runs in short transactions, also while services use the database.
 
 It can be stopped at any time: run again, it goes on.
 """
 
+import argparse
 import asyncio
 import time
 from collections import Counter
@@ -14,6 +15,10 @@ from typing import Final
 
 from sqlmodel import Session
 
+from app.activity.values import format_datetime, utc_now
+from app.commands.databases import with_database
+from app.commands.progress import show_progress
+from app.environment import read_settings
 from app.store.copying import Told
 from app.store.engine import Database, roll_back
 from app.store.erasure import count_tickets
@@ -21,6 +26,20 @@ from app.store.idempotency import forget_answers, forget_some_answers
 from app.store.retention import Old, expire_cursors, find_old, remove_old
 
 ANSWERS_AT_A_TIME: Final = 200
+
+
+def remove(options: argparse.Namespace) -> None:
+    """Say what is older than a time; with `--apply`, remove it."""
+    before = utc_now() - options.older_than
+    removing = partial(retain, before=before, tell=show_progress, applies=options.apply)
+    counts = asyncio.run(with_database(read_settings(), removing))
+    for kind, count in counts.items():
+        print(f"{count} {kind}")
+    print(
+        f"Removed: they were from before {format_datetime(before)}."
+        if options.apply
+        else "Nothing is changed. Run it with --apply to remove them."
+    )
 
 
 async def retain(
@@ -73,11 +92,11 @@ async def _forget_answers(database: Database) -> None:
 
 
 async def _remove(database: Database, old: Old) -> None:
-    def remove(session: Session) -> None:
+    def remove_them(session: Session) -> None:
         remove_old(session, old)
         database.mark_erasure(session)
 
     begun_at = time.monotonic()
-    await database.write(remove)
+    await database.write(remove_them)
     # Services that wait for the lock of the file write meanwhile.
     await asyncio.sleep(time.monotonic() - begun_at)

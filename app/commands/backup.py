@@ -1,9 +1,10 @@
-"""The operator's commands that back a database up and restore it."""
+"""The commands `backup` and `restore`."""
 
 import argparse
 from pathlib import Path
 
-from app.environment import OperatorError, read_settings
+from app.environment import read_settings
+from app.errors import OperatorError
 from app.store import backup
 from app.store.database import SQLITE, parse_url
 from app.store.sqlite import sqlite_file

@@ -1,4 +1,4 @@
-"""The operator's commands that write all data to a file of JSON Lines, and read it back."""
+"""The commands `export`, `import` and `export-schema`."""
 
 import argparse
 import asyncio
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from app.activity.values import utc_now
-from app.commands import require_ready, show_progress, with_database
-from app.environment import OperatorError, read_settings
-from app.errors import ServiceError
+from app.commands.databases import require_ready, with_database
+from app.commands.progress import show_progress
+from app.environment import read_settings
+from app.errors import OperatorError, ServiceError
 from app.importers import zammad, zendesk
 from app.importers.loading import Tally, load
 from app.main import input_limits
@@ -26,8 +27,7 @@ from app.store.importing import Importer, LineWrong
 from app.store.lines import line_schema
 
 OWN_FORMAT: Final = "ticket-activity"
-_FORMATS: Final = {"zendesk": zendesk.convert, "zammad": zammad.convert}
-FORMATS: Final = (OWN_FORMAT, *_FORMATS)
+_OTHER_FORMATS: Final = {"zendesk": zendesk.convert, "zammad": zammad.convert}
 
 
 def export(options: argparse.Namespace) -> None:
@@ -107,7 +107,7 @@ def _import_records(path: Path, format_: str, address: str, refusals: Refusals) 
     async def read() -> Tally:
         await with_database(settings, require_ready)
         with _opened(path) as file:
-            convert, size = _FORMATS[format_], _size(file)
+            convert, size = _OTHER_FORMATS[format_], _size(file)
             return await load(settings, convert, address, file, size, refusals.take, show_progress)
 
     try:

@@ -1,9 +1,10 @@
-"""Erases an actor from a database, also while services use it, in many short transactions.
+"""The command `erase-actor`. It runs in short transactions, also while services use the database.
 
 It can be stopped at any time: run again, it goes on.
 """
 
-from collections.abc import Callable
+import argparse
+import asyncio
 from functools import partial
 from typing import Final
 from uuid import UUID
@@ -13,19 +14,36 @@ from sqlmodel import Session
 from app.activity.commands import RedactActivity
 from app.activity.values import utc_now
 from app.auth import Scope, Viewer
+from app.commands.databases import with_database
+from app.commands.progress import show_progress
+from app.environment import read_settings
 from app.main import create_timeline, running
 from app.settings import Settings
 from app.store import erasure
+from app.store.copying import Told
 from app.store.engine import Database
 from app.timeline import Timeline
 
 REASON: Final = "Its author was erased."
 
-Report = Callable[[str, int, int], None]
-"""Takes what is counted, how many are done, and how many there are."""
+
+def erase(options: argparse.Namespace) -> None:
+    """Say what names the actor; with `--apply`, erase them."""
+    settings = read_settings()
+    counting = partial(erasure.count_traces, actor_id=options.id)
+    traces = asyncio.run(with_database(settings, lambda database: database.read(counting)))
+    for kind, count in traces.items():
+        print(f"{count} {kind}")
+    if not options.apply:
+        print("Nothing is changed. Run it with --apply to erase the actor.")
+        return
+    new_id = asyncio.run(
+        erase_actor(settings, options.id, show_progress, redacts=options.redact_messages)
+    )
+    print(f"Erased: {new_id} takes the place of the id.")
 
 
-async def erase_actor(settings: Settings, actor_id: UUID, report: Report, *, redacts: bool) -> UUID:
+async def erase_actor(settings: Settings, actor_id: UUID, tell: Told, *, redacts: bool) -> UUID:
     """Replace the actor's id by a random one everywhere, which is returned; remove the name.
 
     With `redacts` everything in their entries is redacted, by nobody.
@@ -36,7 +54,7 @@ async def erase_actor(settings: Settings, actor_id: UUID, report: Report, *, red
         begin = partial(erasure.begin_erasure, actor_id=actor_id, now=utc_now())
         replacement_id = await database.write(begin)
         # A service may write with one of their tokens for five more seconds.
-        while await _replace(database, actor_id, replacement_id, report):
+        while await _replace(database, actor_id, replacement_id, tell):
             pass
         if redacts:
             await _redact(timeline, replacement_id)
@@ -51,7 +69,7 @@ async def erase_actor(settings: Settings, actor_id: UUID, report: Report, *, red
     return replacement_id
 
 
-async def _replace(database: Database, actor_id: UUID, replacement_id: UUID, report: Report) -> int:
+async def _replace(database: Database, actor_id: UUID, replacement_id: UUID, tell: Told) -> int:
     """Go over all tickets once. Return how many rows were changed."""
     tickets = await database.read(erasure.count_tickets)
     after, done, changed = None, 0, 0
@@ -67,7 +85,7 @@ async def _replace(database: Database, actor_id: UUID, replacement_id: UUID, rep
             return changed
         changed += count
         done += erasure.TICKETS_AT_A_TIME
-        report("tickets", min(done, tickets), tickets)
+        tell("tickets", min(done, tickets), tickets)
 
 
 async def _redact(timeline: Timeline, actor_id: UUID) -> None:

@@ -1,0 +1,18 @@
+"""What the sections of settings have in common."""
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+KIB: Final = 1024
+
+
+class Section(BaseModel):
+    """Settings that README.md has under one `heading`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        defer_build=True,  # sections are never made, and a command that needs none is quick
+    )
