@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serving = _add(commands, "serve", "serve:serve", "migrate the database and serve GraphQL and REST")
+    serving = _add(
+        commands, "serve", "serve:serve", "migrate the database and serve GraphQL and REST"
+    )
     serving.add_argument(
         "--demo",
         action="store_true",
@@ -199,7 +201,9 @@ def _add_actor_commands(commands: _Commands) -> None:
 
 
 def _add_transfer_commands(commands: _Commands) -> None:
-    exporting = _add(commands, "export", "transfer:export", "write all data to a new file of JSON Lines")
+    exporting = _add(
+        commands, "export", "transfer:export", "write all data to a new file of JSON Lines"
+    )
     exporting.add_argument("file", type=Path, help="a file that does not exist yet")
     exporting.add_argument(
         "--tokens", action="store_true", help="access tokens too, with the hashes of their secrets"
