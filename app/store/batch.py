@@ -80,11 +80,15 @@ def load_state(session: Session, commands: Sequence[Command]) -> State:
     """Read every row the commands name, and lock their tickets until the COMMIT."""
     ticket_ids = set[UUID]().union(*(command.ticket_ids for command in commands))
     new_ids = set[UUID]().union(*(command.new_ids for command in commands))
-    tickets = session.exec(_SELECT_TICKETS, params={"ids": list(ticket_ids)})
+    found = session.exec(_SELECT_TICKETS, params={"ids": list(ticket_ids)})
+    tickets = {row.id: Ticket(*row) for row in found}
     in_use = _load_ids_in_use(session, new_ids)
     activities = _load_activities(session, in_use, commands)
+    if any(activity.ticket_id not in tickets for activity in activities):
+        # On PostgreSQL another process may create a ticket between these statements.
+        return load_state(session, commands)
     return State(
-        tickets={row.id: Ticket(*row) for row in tickets},
+        tickets=tickets,
         activities={activity.key: activity for activity in activities},
         versions=_load_versions(session, activities, in_use, commands),
         ids_in_use=in_use,
