@@ -6,35 +6,16 @@ from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Insert
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, select
 
 from app.activity.actors import Actor, ActorUpdate
 from app.activity.state import ABSENT
 from app.store import rows
+from app.store.bulk import Conflict, insert_rows
 from app.store.parameters import is_among
 
 _FIND = select(*rows.ACTOR_COLUMNS).where(is_among(rows.ACTOR.c.id, "ids"))
-
-
-_INSERTS: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _CONTENT: Final = ("name", "avatar_url")
-
-
-@cache
-def _upsert(
-    engine: str, names: Sequence[str] = _CONTENT, *, is_conditional: bool = False
-) -> Insert:
-    """Return the statement that sets these columns; if conditional, where the row is older."""
-    statement = _INSERTS[engine](rows.ACTOR)
-    new = statement.excluded
-    result: Insert = statement.on_conflict_do_update(
-        index_elements=["id"],
-        set_={name: new[name] for name in (*names, "updated_at")},
-        where=rows.ACTOR.c.updated_at < new.updated_at if is_conditional else None,
-    )
-    return result
 
 
 def load_actors(session: Session, ids: Sequence[UUID]) -> dict[UUID, Actor]:
@@ -47,20 +28,16 @@ def upsert_actors(session: Session, updates: Sequence[ActorUpdate], now: datetim
     before = load_actors(session, [update.id for update in updates])
     after = [update.applied_to(before.get(update.id)) for update in updates]
     changed = [actor for actor in after if actor != before.get(actor.id)]
-    if changed:
-        # In the order of the ids, so that two processes cannot wait for each other.
-        session.exec(
-            _upsert(session.get_bind().dialect.name),
-            params=[
-                {
-                    "id": actor.id,
-                    "name": actor.name,
-                    "avatar_url": actor.avatar_url,
-                    "updated_at": now,
-                }
-                for actor in sorted(changed, key=lambda actor: actor.id)
-            ],
-        )
+    # In the order of the ids, so that two processes cannot wait for each other.
+    insert_rows(
+        session,
+        rows.ACTOR,
+        [
+            {"id": one.id, "name": one.name, "avatar_url": one.avatar_url, "updated_at": now}
+            for one in sorted(changed, key=lambda actor: actor.id)
+        ],
+        _overwrite,
+    )
     return after
 
 
@@ -68,8 +45,29 @@ def record_actor(session: Session, update: ActorUpdate, issued_at: datetime) -> 
     """Set what a token says of its actor, unless what is known of them is from then or later."""
     given = {name: getattr(update, name) for name in _CONTENT}
     names = tuple(name for name, value in given.items() if value is not ABSENT)
-    values = {name: given[name] if name in names else None for name in _CONTENT}
-    session.exec(
-        _upsert(session.get_bind().dialect.name, names, is_conditional=True),
-        params={"id": update.id, "updated_at": issued_at, **values},
+    row = {"id": update.id, "updated_at": issued_at}
+    row |= {name: given[name] if name in names else None for name in _CONTENT}
+    insert_rows(session, rows.ACTOR, [row], _overwrite_older(names))
+
+
+def _overwrite(statement: Any) -> Any:
+    """Set what the row has of an actor that is there already."""
+    return statement.on_conflict_do_update(
+        index_elements=["id"],
+        set_={name: statement.excluded[name] for name in (*_CONTENT, "updated_at")},
     )
+
+
+@cache
+def _overwrite_older(names: Sequence[str]) -> Conflict:
+    """Return what sets these columns of an actor that is there, where the row is newer."""
+
+    def overwrite(statement: Any) -> Any:
+        new = statement.excluded
+        return statement.on_conflict_do_update(
+            index_elements=["id"],
+            set_={name: new[name] for name in (*names, "updated_at")},
+            where=rows.ACTOR.c.updated_at < new.updated_at,
+        )
+
+    return overwrite

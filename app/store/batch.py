@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import Executable, Table, update
 from sqlmodel import Session, select
 
 from app.activity.commands import Command, RestoreActivity, UpdateActivity
@@ -21,7 +21,7 @@ from app.activity.state import (
     VersionKey,
 )
 from app.store import rows
-from app.store.bulk import insert_rows, update_rows
+from app.store.bulk import Given, insert_rows, update_rows, write_rows
 from app.store.parameters import are_among, is_among
 
 _SELECT_TICKETS = (
@@ -50,15 +50,6 @@ _SELECT_VERSIONS = select(
 ).where(
     are_among(rows.CHANGE.c.ticket_id, rows.CHANGE.c.activity_id, "keys"),
     is_among(rows.CHANGE.c.version, "versions"),
-)
-_ERASE_VERSIONS = (
-    update(rows.CHANGE)
-    .where(
-        rows.CHANGE.c.ticket_id == bindparam("key_ticket_id"),
-        rows.CHANGE.c.activity_id == bindparam("key_activity_id"),
-        rows.CHANGE.c.version < bindparam("key_version"),
-    )
-    .values(message=None, metadata={}, reason=None)
 )
 
 
@@ -182,5 +173,17 @@ def store_changes(session: Session, changes: Sequence[Change]) -> None:
         (insert_rows, rows.CHANGE, [rows.change_row(change) for change in changes]),
     ):
         write(session, table, parameters)
-    if erased := [rows.erasure(change) for change in changes if change.is_redaction]:
-        session.exec(_ERASE_VERSIONS, params=erased)
+    erased = [rows.erasure(change) for change in changes if change.is_redaction]
+    write_rows(session, rows.CHANGE, _erase_versions, erased)
+
+
+def _erase_versions(change: Table, given: Given) -> Executable:
+    return (
+        update(change)
+        .where(
+            change.c.ticket_id == given["key_ticket_id"],
+            change.c.activity_id == given["key_activity_id"],
+            change.c.version < given["key_version"],
+        )
+        .values(message=None, metadata={}, reason=None)
+    )

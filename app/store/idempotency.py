@@ -7,11 +7,10 @@ that carries out the same request.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, delete, func, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from app.activity.idempotency import REPEATABLE, Answer, KeyedRequest, Step
@@ -22,14 +21,10 @@ from app.auth import Viewer
 from app.errors import IdempotencyKeyReused, NotFound, UserError, VersionConflict, user_error
 from app.models import NOT_FORGOTTEN
 from app.store import rows
-from app.store.bulk import update_rows
+from app.store.bulk import insert_rows, leave, update_rows
 from app.store.parameters import are_among
 
 _KEY = rows.IDEMPOTENCY_KEY.c
-_CLAIMS: Final = {
-    "sqlite": sqlite.insert(rows.IDEMPOTENCY_KEY).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(rows.IDEMPOTENCY_KEY).on_conflict_do_nothing(),
-}
 _ROWS = (
     select(  # type: ignore[call-overload]
         _KEY.owner,
@@ -107,7 +102,7 @@ class Keys:
         requests = {(request.owner, request.key): request for request in requested}
         # In the order of the keys, so that two processes cannot wait for each other.
         new = [_new_row(requests[name], now) for name in sorted(requests)]
-        session.exec(_CLAIMS[session.connection().dialect.name], params=new)
+        insert_rows(session, rows.IDEMPOTENCY_KEY, new, leave)
         found = session.exec(_ROWS.with_for_update(), params={"keys": list(requests)})
         return cls(session, {(row[0], row[1]): _row(row) for row in found}, max_answer_bytes, {})
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import Row, Select, Table, and_, exists, func, select, update
+from sqlalchemy import Row, Select, Table, and_, exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
@@ -27,7 +27,7 @@ from app.activity.input_limits import (
 )
 from app.errors import InvalidInput
 from app.store import rows
-from app.store.bulk import insert_rows
+from app.store.bulk import insert_rows, update_rows
 from app.store.copying import Told
 from app.store.edition import begin_edition
 from app.store.engine import Database
@@ -217,10 +217,7 @@ def _store(batch: _Batch, session: Session) -> list[LineWrong]:
         if given := batch.lines.get(name):
             read = [(number, KINDS[name].row(line)) for number, line in given]
             wrong += _store_rows(session, name, read)
-    for number, merge in batch.lines.get("merge", ()):
-        if not _merge(session, merge):
-            wrong.append(LineWrong(number, "one of its tickets is not there"))
-    return wrong
+    return wrong + _store_merges(session, batch.lines.get("merge", ()))
 
 
 def _store_rows(
@@ -297,16 +294,22 @@ def _parent(name: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
     return (row["ticket_id"],) if name == "entry" else (row["ticket_id"], row["activity_id"])
 
 
-def _merge(session: Session, merge: Values) -> bool:
-    """Note what a ticket is merged into. Return False where one of them is not there."""
-    source, target = UUID(merge["ticket_id"]), UUID(merge["merged_into_id"])
-    there = _existing_keys(session, rows.TICKET, [{"id": source}, {"id": target}])
-    if (source,) not in there or (target,) not in there:
-        return False
-    session.connection().execute(
-        update(rows.TICKET).where(_TICKET.id == source).values(merged_into_id=target)
-    ).close()
-    return True
+def _store_merges(session: Session, lines: Sequence[Numbered]) -> list[LineWrong]:
+    """Note what tickets are merged into, but for lines that name a ticket which is not there."""
+    read = [(number, UUID(m["ticket_id"]), UUID(m["merged_into_id"])) for number, m in lines]
+    ids = {id_ for _, *merge in read for id_ in merge}
+    there = {id_ for (id_,) in _existing_keys(session, rows.TICKET, [{"id": id_} for id_ in ids])}
+    merged = {source: target for _, source, target in read if {source, target} <= there}
+    update_rows(
+        session,
+        rows.TICKET,
+        [{"key_id": source, "merged_into_id": target} for source, target in sorted(merged.items())],
+    )
+    return [
+        LineWrong(number, "one of its tickets is not there")
+        for number, source, target in read
+        if not {source, target} <= there
+    ]
 
 
 def _existing(session: Session, table: Table, given: Sequence[Mapping[str, Any]]) -> Keyed:

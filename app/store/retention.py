@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, bindparam, case, delete, or_, select, tuple_, update
+from sqlalchemy import Executable, Table, bindparam, case, delete, or_, select, tuple_, update
 from sqlmodel import Session
 
 from app.activity.state import Key
 from app.store import rows
+from app.store.bulk import Given, write_rows
 from app.store.edition import LOCK
 from app.store.parameters import are_among
 
@@ -27,11 +28,6 @@ _TICKET = rows.TICKET.c
 _ACTIVITY = rows.ACTIVITY.c
 _CHANGE = rows.CHANGE.c
 _CURSOR_KEY = rows.CURSOR_KEY.c
-
-
-def _key_is(ticket_id: Column[UUID], id_: Column[UUID]) -> ColumnElement[bool]:
-    return (ticket_id == bindparam("key_ticket_id")) & (id_ == bindparam("key_id"))
-
 
 _PLACE = tuple_(_CHANGE.ticket_id, _CHANGE.seq)
 _ROWS = (
@@ -55,34 +51,7 @@ _ROWS = (
 _NEWEST = select(_ACTIVITY.ticket_id, _ACTIVITY.id, _ACTIVITY.version).where(
     are_among(_ACTIVITY.ticket_id, _ACTIVITY.id, "keys")
 )
-_DELETE_VERSIONS = delete(rows.CHANGE).where(
-    _key_is(_CHANGE.ticket_id, _CHANGE.activity_id), _CHANGE.version < bindparam("first_version")
-)
-_KEEP_FROM = (
-    update(rows.ACTIVITY)
-    .where(
-        _key_is(_ACTIVITY.ticket_id, _ACTIVITY.id),
-        _ACTIVITY.first_version < bindparam("begin"),
-    )
-    .values(first_version=bindparam("begin"))
-)
 _DELETE_ENTRIES = delete(rows.ACTIVITY).where(are_among(_ACTIVITY.ticket_id, _ACTIVITY.id, "keys"))
-
-
-def _at_least(column: Column[int], name: str) -> ColumnElement[int]:
-    given = bindparam(name, type_=column.type)
-    return case((column < given, given), else_=column)
-
-
-_FORGET = (
-    update(rows.TICKET)
-    .where(_TICKET.id == bindparam("key_id"))
-    .values(
-        edition=_TICKET.edition + 1,
-        forgotten_seq=_at_least(_TICKET.forgotten_seq, "seq"),
-        forgotten_public_seq=_at_least(_TICKET.forgotten_public_seq, "public_seq"),
-    )
-)
 _EXPIRE = (
     update(rows.CURSOR_KEY)
     .where(or_(_CURSOR_KEY.valid_since.is_(None), _CURSOR_KEY.valid_since < bindparam("before")))
@@ -134,26 +103,53 @@ def remove_old(session: Session, old: Old) -> None:
     newest = {(row[0], row[1]): row[2] for row in connection.execute(_NEWEST, {"keys": keys})}
     gone = [key for key, version in newest.items() if old.versions[key] == version]
     kept = [
-        {"key_ticket_id": key[0], "key_id": key[1], "begin": old.versions[key] + 1}
+        {"key_ticket_id": key[0], "key_id": key[1], "first_version": old.versions[key] + 1}
         for key, version in newest.items()
         if old.versions[key] < version
     ]
-    connection.execute(
-        _DELETE_VERSIONS,
-        [
-            {"key_ticket_id": key[0], "key_id": key[1], "first_version": version + 1}
-            for key, version in old.versions.items()
-        ],
-    )
-    if kept:
-        connection.execute(_KEEP_FROM, kept)
-    if gone:
-        connection.execute(_DELETE_ENTRIES, {"keys": gone})
+    versions = [
+        {"key_ticket_id": key[0], "key_activity_id": key[1], "key_version": version}
+        for key, version in old.versions.items()
+    ]
     forgotten = [
-        {"key_id": id_, "seq": seq, "public_seq": old.public_seqs.get(id_, 0)}
+        {
+            "key_id": id_,
+            "forgotten_seq": seq,
+            "forgotten_public_seq": old.public_seqs.get(id_, 0),
+        }
         for id_, seq in sorted(old.seqs.items())
     ]
-    connection.execute(_FORGET, forgotten)
+    write_rows(session, rows.CHANGE, _delete_versions, versions)
+    write_rows(session, rows.ACTIVITY, _keep_from, kept)
+    if gone:
+        connection.execute(_DELETE_ENTRIES, {"keys": gone})
+    write_rows(session, rows.TICKET, _forget, forgotten)
+
+
+def _delete_versions(change: Table, given: Given) -> Executable:
+    return delete(change).where(
+        change.c.ticket_id == given["key_ticket_id"],
+        change.c.activity_id == given["key_activity_id"],
+        change.c.version <= given["key_version"],
+    )
+
+
+def _keep_from(activity: Table, given: Given) -> Executable:
+    first = given["first_version"]
+    is_key = (activity.c.ticket_id == given["key_ticket_id"]) & (activity.c.id == given["key_id"])
+    return (
+        update(activity).where(is_key, activity.c.first_version < first).values(first_version=first)
+    )
+
+
+def _forget(ticket: Table, given: Given) -> Executable:
+    names = ("forgotten_seq", "forgotten_public_seq")
+    largest = {
+        name: case((ticket.c[name] < given[name], given[name]), else_=ticket.c[name])
+        for name in names
+    }
+    is_ticket = ticket.c.id == given["key_id"]
+    return update(ticket).where(is_ticket).values(edition=ticket.c.edition + 1, **largest)
 
 
 def expire_cursors(session: Session, before: datetime) -> None:
