@@ -60,8 +60,13 @@ async def write(client: Client) -> None:
     ids = [{"ticketId": entry["ticketId"], "activityId": entry["id"]} for entry in entries]
     answers = await asyncio.gather(
         *(
-            client.put(*place.values(), {"message": "again"}, **{"Idempotency-Key": f'"{uuid4()}"'})
-            for place in ids
+            client.put(
+                entry["ticketId"],
+                entry["id"],
+                {"message": "again"},
+                **{"Idempotency-Key": f'"{uuid4()}"'},
+            )
+            for entry in entries
         )
     )
     assert {answer.status_code for answer in answers} == {200}
