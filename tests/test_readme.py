@@ -54,15 +54,20 @@ def test_the_errors_open_with_their_tree() -> None:
     }
 
 
-def test_the_first_request_is_answered_as_shown(tmp_path: Path) -> None:
-    found = re.search(r"```sh\n(curl .+?)```\n\n```json\n(.+?)\n```", README, re.DOTALL)
+def test_the_first_requests_are_answered_as_shown(tmp_path: Path) -> None:
+    found = re.search(
+        r"```sh\n(curl .+?)```\n\n```json\n(.+?)\n```.+?```sh\n(curl --request PUT .+?)```",
+        README,
+        re.DOTALL,
+    )
     assert found
-    command, shown = found.groups()
+    command, shown, put = found.groups()
 
     with serve(tmp_path / "demo.db") as process:
         at_its_port = command.replace("http://127.0.0.1:8000", process.origin)
         another = at_its_port.replace("And another cable?", "And no cable?")
-        answer, again, conflict = (
+        put_at_its_port = put.replace("http://127.0.0.1:8000", process.origin)
+        answer, again, conflict, changed, late = (
             subprocess.run(  # noqa: S602
                 sent,
                 shell=True,
@@ -71,12 +76,22 @@ def test_the_first_request_is_answered_as_shown(tmp_path: Path) -> None:
                 text=True,
                 env={"TOKEN": process.token},
             ).stdout
-            for sent in (at_its_port, at_its_port, another)
+            for sent in (
+                at_its_port,
+                at_its_port,
+                another,
+                put_at_its_port,
+                put_at_its_port.replace("off and on", "on and off"),
+            )
         )
 
     assert json.loads(answer) == json.loads(again) == json.loads(shown)
     [error] = json.loads(conflict)["data"]["updateTicketActivity"]["userErrors"]
     assert error["code"] == "VERSION_CONFLICT"
+    assert changed.startswith("HTTP/1.1 200 ")
+    assert '\netag: "3"' in changed
+    assert late.startswith("HTTP/1.1 412 ")
+    assert "VERSION_CONFLICT" in late
 
 
 def test_every_script_is_in_the_table() -> None:
@@ -106,3 +121,14 @@ def test_every_picture_is_there_and_small() -> None:
     for picture in pictures:
         size = (ROOT / picture).stat().st_size
         assert size < 150_000, picture
+
+
+def test_every_link_within_it_leads_to_a_heading() -> None:
+    text = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    linked = set(re.findall(r"\]\(#([^)]+)\)", text))
+
+    assert len(linked) > 20
+    assert linked - anchors == set()
