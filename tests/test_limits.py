@@ -1,7 +1,9 @@
 """Documents that are refused before anything is executed, and queries that are cancelled."""
 
+import asyncio
 import dataclasses
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from graphql import get_introspection_query
 
 from app.graphql.schema import schema
 from app.graphql_server.complexity import QueryLimits
-from app.graphql_server.execution import Executor
+from app.graphql_server.execution import Executor, Operation
 from app.settings import Settings
 from tests.support.service import JSON, Client, Service, start
 
@@ -377,6 +379,19 @@ async def test_the_event_loop_does_not_validate_long_documents(service: Service)
 
     assert document == {"data": {"viewer": {"name": "test"}}}
     assert answered - validated < (validated - began) / 2
+
+
+async def test_a_document_that_many_send_at_once_is_kept_once_and_leaves_room() -> None:
+    executor = Executor(schema, cache_size=10, limits=QueryLimits())
+
+    def prepare(query: str) -> Coroutine[Any, Any, Operation]:
+        return executor.prepare(query.ljust(16_000, ","), None, lambda _: None)
+
+    at_once = await asyncio.gather(*(prepare("{ viewer { name } }") for _ in range(40)))
+    later = [await prepare("{ viewer { scopes } }") for _ in range(2)]
+
+    assert all(operation is at_once[0] for operation in at_once)
+    assert later[0] is later[1]
 
 
 async def test_lists_of_a_hundred_items_and_lists_inside_json_are_accepted(

@@ -166,8 +166,7 @@ class Executor:
         else:
             self.document_misses += 1
             # A wrong document is not cached: an attacker could vary it each time.
-            operations = await self._parse_in_time(text, charge)
-            self._documents.put(text, operations)
+            operations = self._documents.put(text, await self._parse_in_time(text, charge))
         if operation_name is None and len(operations) == 1:
             return next(iter(operations.values()))
         if operation_name in operations:
@@ -288,7 +287,8 @@ class Executor:
             nonlocal taken
             began = time.thread_time()
             try:
-                return self.parse_operations(text)
+                # Of many requests that come at once, most find here what the first one has parsed.
+                return self._documents.peek(text) or self.parse_operations(text)
             finally:
                 taken = time.thread_time() - began
 
@@ -412,11 +412,19 @@ class _DocumentCache:
             self._entries.move_to_end(text)
         return operations
 
-    def put(self, text: str, operations: OperationsByName) -> None:
+    def peek(self, text: str) -> OperationsByName | None:
+        """As `get`, but on any thread: it leaves the order as it is."""
+        return self._entries.get(text)
+
+    def put(self, text: str, operations: OperationsByName) -> OperationsByName:
+        """Return the operations that are cached: those of another request, if it was sooner."""
+        if (kept := self._entries.get(text)) is not None:
+            return kept
         if len(text) > self.max_document:
-            return
+            return operations
         self._entries[text] = operations
         self._characters += len(text)
         while len(self._entries) > self._max_documents or self._characters > self.max_characters:
             oldest, _ = self._entries.popitem(last=False)
             self._characters -= len(oldest)
+        return operations
