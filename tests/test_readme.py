@@ -126,7 +126,9 @@ def test_every_picture_is_there_and_small() -> None:
 def test_every_link_within_it_leads_to_a_heading() -> None:
     text = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings
+    }
 
     linked = set(re.findall(r"\]\(#([^)]+)\)", text))
 

@@ -79,7 +79,7 @@ def recipes() -> dict[str, str]:
     [common] = re.findall(r"^```js\n(.*?)^```", shared, re.MULTILINE | re.DOTALL)
     web_socket = blocks["graphql-ws 6"][0]
     blocks["Relay"].append(REQUEST_SUBSCRIPTION)
-    for name in ("Apollo Client 4", "urql 5", "Relay"):
+    for name in ("Apollo Client 4", "urql 6", "Relay"):
         blocks[name].insert(0, web_socket)
     return {name: "\n".join([YOURS, common, *code]) for name, code in blocks.items()}
 
