@@ -13,7 +13,7 @@ needs that long to send the next one. A token that is alone never waits.
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from types import coroutine
 from typing import Any, Final, TypeVar
@@ -68,7 +68,8 @@ class _Account:
     """When the last of its requests began."""
     lingering: int = 0
     """Requests that ended less than PRESENCE_SECONDS ago."""
-    waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
+    waiting: "dict[asyncio.Future[None], None]" = field(default_factory=dict)
+    """In the order in which they came. Those that give up leave it."""
 
     @property
     def is_present(self) -> bool:
@@ -81,31 +82,36 @@ class _Account:
     def next_waiter(self) -> "asyncio.Future[None] | None":
         """Take the first request that still waits from the queue."""
         while self.waiting:
-            waiter = self.waiting.popleft()
-            if not waiter.done():
+            waiter = next(iter(self.waiting))
+            del self.waiting[waiter]
+            if not waiter.done():  # it has been cancelled, and its task has not run since
                 return waiter
         return None
 
 
 @dataclass(slots=True, eq=False)
 class Turns:
-    """Gives requests their turns. It lives on one event loop."""
+    """Gives requests their turns. It lives on one event loop. `clock` is monotonic."""
 
     max_wait_seconds: float
+    clock: Callable[[], float] = time.monotonic
     _accounts: OrderedDict[str, _Account] = field(default_factory=OrderedDict)
     _present: int = 0
     """Tokens that are present."""
     _total: float = 0
     """What all tokens have used."""
-    _decayed_at: float = field(default_factory=time.monotonic)
+    _decayed_at: float = field(init=False)
     _lingering: deque[tuple[float, _Account]] = field(default_factory=deque)
     """When each request that ended of late is no longer a reason to count its token as present."""
     _waiting: OrderedDict[str, _Account] = field(default_factory=OrderedDict)
     _timer: asyncio.TimerHandle | None = None
-    _forced_at: float = field(default_factory=time.monotonic)
+    _forced_at: float = field(init=False)
     _forced: _Account | None = None
     _forced_used: float = 0
     """What the account of the last forced turn had used before it."""
+
+    def __post_init__(self) -> None:
+        self._decayed_at = self._forced_at = self.clock()
 
     async def run(self, token_id: str, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in a turn of the token, and charge the token for its processor time.
@@ -163,20 +169,20 @@ class Turns:
     def _begin(self, account: _Account) -> None:
         self._present += not account.is_present
         account.in_work += 1
-        account.begun_at = time.monotonic()
+        account.begun_at = self.clock()
 
     def _end(self, account: _Account) -> None:
         account.in_work -= 1
         account.learn_cost()
         account.lingering += 1
-        self._lingering.append((time.monotonic() + PRESENCE_SECONDS, account))
+        self._lingering.append((self.clock() + PRESENCE_SECONDS, account))
         self._forget_lingering()
         if self._waiting:
             self._admit_next()
 
     def _forget_lingering(self) -> None:
         """Count tokens as present no longer whose last request ended long enough ago."""
-        now = time.monotonic()
+        now = self.clock()
         while self._lingering and self._lingering[0][0] <= now:
             _, account = self._lingering.popleft()
             account.lingering -= 1
@@ -186,7 +192,7 @@ class Turns:
         if len(account.waiting) >= MAX_WAITING:
             raise Busy(f"{MAX_WAITING} requests of the token are waiting; send it again.")
         waiter = asyncio.get_running_loop().create_future()
-        account.waiting.append(waiter)
+        account.waiting[waiter] = None
         self._waiting[token_id] = account
         self._start_timer()
         try:
@@ -195,9 +201,16 @@ class Turns:
         except BaseException as error:
             if waiter.done() and not waiter.cancelled():
                 self._end(account)  # its turn had come already
+            else:
+                self._leave(token_id, account, waiter)
             if isinstance(error, TimeoutError):
                 raise Busy("Other tokens need the service too; send the request again.") from None
             raise
+
+    def _leave(self, token_id: str, account: _Account, waiter: "asyncio.Future[None]") -> None:
+        account.waiting.pop(waiter, None)
+        if not account.waiting:
+            self._waiting.pop(token_id, None)
 
     def _admit_next(self) -> None:
         """Let requests of the token that has waited longest begin, as far as it may have them.
@@ -208,17 +221,19 @@ class Turns:
         token_id, account = next(iter(self._waiting.items()))
         left = QUANTUM_SECONDS
         while account.waiting and left > 0 and self._may_begin(account):
-            self._admit(token_id, account)
-            left -= account.cost
+            if self._admit(token_id, account):
+                left -= account.cost
         if token_id in self._waiting:
             self._waiting.move_to_end(token_id)
 
-    def _admit(self, token_id: str, account: _Account) -> None:
+    def _admit(self, token_id: str, account: _Account) -> bool:
+        """Let the next request of the token begin. Return whether one still waited."""
         if waiter := account.next_waiter():
             self._begin(account)
             waiter.set_result(None)
         if not account.waiting:
             del self._waiting[token_id]
+        return waiter is not None
 
     def _start_timer(self) -> None:
         if self._timer is None:
@@ -237,17 +252,17 @@ class Turns:
     def _may_force(self) -> bool:
         """Whether the last forced turn is long enough ago for what it took."""
         taken = self._forced.used - self._forced_used if self._forced else 0
-        return time.monotonic() >= self._forced_at + max(FORCED_SECONDS, taken)
+        return self.clock() >= self._forced_at + max(FORCED_SECONDS, taken)
 
     def _force(self) -> None:
         """Give one turn whatever the shares are, so that nobody waits for ever."""
         token_id, account = next(iter(self._waiting.items()))
         self._waiting.move_to_end(token_id)
-        if account.in_work and time.monotonic() < account.begun_at + SLOW_SECONDS:
+        if account.in_work and self.clock() < account.begun_at + SLOW_SECONDS:
             return
-        self._forced_at, self._forced = time.monotonic(), account
-        self._forced_used = account.used
-        self._admit(token_id, account)
+        used = account.used
+        if self._admit(token_id, account):
+            self._forced_at, self._forced, self._forced_used = self.clock(), account, used
 
     def _add(self, account: _Account, seconds: float) -> None:
         account.used += seconds
@@ -255,12 +270,13 @@ class Turns:
 
     def _decay(self) -> None:
         """Halve what was used where the time has come."""
-        now = time.monotonic()
+        now = self.clock()
         halvings = int((now - self._decayed_at) / HALF_LIFE_SECONDS)
         if not halvings:
             return
         self._decayed_at += halvings * HALF_LIFE_SECONDS
         factor = 0.5**halvings
+        self._forced_used *= factor
         self._forget_lingering()
         for token_id, account in [*self._accounts.items()]:
             account.used *= factor
@@ -283,14 +299,14 @@ def _metered(
     """Run a coroutine as `await` does, and charge an account for the time of its steps."""
     error: BaseException | None = None
     while True:
-        began = time.perf_counter()
+        began = turns.clock()
         try:
             awaited = work.throw(error) if error else work.send(None)
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
-            turns._add(account, _price(time.perf_counter() - began))
+            turns._add(account, _price(turns.clock() - began))
         error = None
         try:
             yield awaited

@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from app import turns as turns_module
 from app.errors import Busy
@@ -48,10 +45,9 @@ async def in_work(turns: Turns, token: str) -> AsyncIterator[None]:
 
 def present(turns: Turns) -> int:
     """Return how many tokens are present a good while later."""
-    with pytest.MonkeyPatch.context() as patch:
-        later = time.monotonic() + 1
-        patch.setattr(time, "monotonic", lambda: later)
-        turns._forget_lingering()
+    later = time.monotonic() + 1
+    turns.clock = lambda: later
+    turns._forget_lingering()
     return turns._present
 
 
@@ -281,51 +277,24 @@ async def test_a_cancelled_request_cancels_its_work() -> None:
     assert not present(turns)
 
 
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["run", "cancel", "pass"]),
-        st.sampled_from(["a", "b", "c"]),
-        st.sampled_from([0.0, 0.0005, 0.03]),
-    ),
-    max_size=25,
-)
-
-
-@given(steps=STEPS)
-@hypothesis_settings(max_examples=40, deadline=None)
-def test_every_request_ends_and_the_accounts_agree(
-    steps: list[tuple[str, str, float]],
+async def test_requests_that_gave_up_leave_room_for_others(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asyncio.run(_follow(steps))
-
-
-async def _follow(steps: list[tuple[str, str, float]]) -> None:
+    monkeypatch.setattr(turns_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(turns_module, "FORCED_SECONDS", 1000)
     turns = Turns(1000)
-    done: Counter[str] = Counter()
-    tasks: list[asyncio.Task[None]] = []
-
-    async def work(token: str, seconds: float) -> None:
-        await use(seconds)
-        await asyncio.sleep(0)
-        done[token] += 1
-
-    async def request(token: str, seconds: float) -> None:
-        await turns.run(token, work(token, seconds))
-
-    for action, token, seconds in steps:
-        if action == "run":
-            tasks.append(asyncio.create_task(request(token, seconds)))
-        elif action == "cancel" and tasks:
-            tasks[len(tasks) // 2].cancel()
-        else:
-            await asyncio.sleep(0)
-        assert turns._present == sum(a.is_present for a in turns._accounts.values())
-        used = sum(account.used for account in turns._accounts.values())
-        assert turns._total == pytest.approx(used)
-    async with asyncio.timeout(20):
-        await asyncio.gather(*tasks, return_exceptions=True)
-    assert done.total() == sum(not task.cancelled() for task in tasks)
-    assert (present(turns), [*turns._waiting]) == (0, [])
+    turns.charge(HEAVY, 30)
+    async with in_work(turns, LIGHT):
+        gone = [asyncio.create_task(turns.run(HEAVY, use(0))) for _ in range(2)]
+        await settled()
+        for task in gone:
+            task.cancel()
+        await settled()
+        assert not turns._waiting
+        waiting = asyncio.create_task(turns.run(HEAVY, use(0)))
+        await settled()
+        assert not waiting.done(), "it waits, and was not refused"
+    await waiting
 
 
 async def test_a_busy_token_does_not_keep_another_from_the_door(settings: Settings) -> None:
