@@ -13,7 +13,7 @@ from sqlmodel import Session
 from app.auth import Scope
 from app.store import feed as store_feed
 from app.store.engine import Database
-from app.store.queries import load_news
+from app.store.history import load_news
 from tests.support.cursors import seq_of
 from tests.support.live import STATE, feed, follow, receive, web_socket
 from tests.support.service import JSON, Client, Service

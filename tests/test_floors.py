@@ -17,6 +17,7 @@ FLOORS = [
     {"app.models"},
     {"app.migrations"},
     {"app.store"},
+    {"app.view"},
     {"app.turns", "app.timeline", "app.authentication", "app.http", "app.conditions"},
     {"app.rate_limits"},
     {"app.admission", "app.shared_counts"},

@@ -1,6 +1,6 @@
 """What lists and counts hold is what can be found one by one: the two rules are the same rule.
 
-Lists ask SQL (`store.queries.visible_to`), everything else asks `activity.policy.can_see`.
+Lists ask SQL (`store.listings.visible_to`), everything else asks `activity.policy.can_see`.
 """
 
 from uuid import UUID

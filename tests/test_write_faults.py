@@ -19,7 +19,7 @@ from app.auth import Scope, Viewer, parse_authorization
 from app.errors import WriteInDoubt
 from app.main import create_timeline, running
 from app.settings import Settings
-from app.store.queries import load_changes
+from app.store.history import load_changes
 from app.store.sqlite import sqlite_file
 from app.store.tokens import list_tokens
 from tests.support.engines import REFUSED_VALUE

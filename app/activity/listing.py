@@ -71,7 +71,7 @@ class Filter:
         return list(dict.fromkeys((self.text or "").casefold().split()))
 
     def passes(self, activity: Activity) -> bool:
-        """Return whether the entry is wanted; `store.queries` says the same in SQL."""
+        """Return whether the entry is wanted; `store.listings` says the same in SQL."""
         return (
             (self.types is None or activity.activity_type in self.types)
             and (self.actor_id is ABSENT or activity.actor_id == self.actor_id)

@@ -48,7 +48,7 @@ def sight(viewer: Viewer) -> UUID | None:
 
 
 def can_see(viewer: Viewer, activity: Activity) -> bool:
-    """Return whether the viewer may see the entry. In SQL it is `store.queries.visible_to`."""
+    """Return whether the viewer may see the entry. In SQL it is `store.listings.visible_to`."""
     return activity.deleted_at is None and sees_entry(
         viewer, activity.actor_id, activity.is_private
     )

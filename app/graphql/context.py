@@ -25,8 +25,9 @@ from app.http import note
 from app.rate_limits import Quota
 from app.store.loads import Batch, K, Snapshot, V
 from app.store.long_reads import OwnSnapshot
-from app.timeline import Timeline, View
+from app.timeline import Timeline
 from app.turns import Turns
+from app.view import View
 
 T = TypeVar("T")
 

@@ -36,7 +36,7 @@ from app.graphql.revisions import (
     load_revision_connection,
 )
 from app.graphql.scalars import JSONObject
-from app.timeline import MAX_MERGED
+from app.view import MAX_MERGED
 
 EdgeOrder: TypeAlias = Annotated[
     TicketActivityOrder | None,

@@ -23,7 +23,8 @@ from app.activity.visible_changes import RecordedChange
 from app.auth import Viewer
 from app.errors import Busy, Reconnect
 from app.measures import SECONDS, Histogram
-from app.store.queries import News, load_kept_changes, load_news, load_states
+from app.store.history import News, load_kept_changes, load_news
+from app.store.queries import load_states
 from app.store.reader import Reader
 
 T = TypeVar("T")
