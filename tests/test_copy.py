@@ -152,6 +152,7 @@ def test_a_copy_that_was_cut_off_is_not_served_and_is_finished(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     anyio.run(write, file, insert_tickets(COUNT))
+    other = file.replace("copy.db", "other.db")
     words = [str(ROOT / ".venv/bin/ticket-activity"), "copy", "--to", empty]
     with subprocess.Popen(words, env=environment(file)) as copying:
         wait_for_pages(engine, empty)
@@ -160,6 +161,9 @@ def test_a_copy_that_was_cut_off_is_not_served_and_is_finished(
 
     assert command(monkeypatch, empty, "serve") == 1
     assert "unfinished copy" in capsys.readouterr().err
+    anyio.run(write, other, insert_tickets(1))
+    assert command(monkeypatch, other, "copy", "--to", empty) == 1
+    assert "is an unfinished copy of another database" in capsys.readouterr().err
     terminal, child = os.openpty()
     with subprocess.Popen(words, env=environment(file), stderr=child) as finishing:
         os.close(child)

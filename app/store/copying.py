@@ -33,6 +33,9 @@ _PROGRESS: Final = Table(
     Column("last_key", JSON, nullable=False),
 )
 
+_SOURCE: Final = "the source"
+"""Where `_PROGRESS` has the identity of the source, beside the tables and their last keys."""
+
 _FILLED_BY_MIGRATIONS: Final = (rows.CURSOR_KEY,)
 
 
@@ -57,7 +60,7 @@ async def copy_database(source: Database, target: Database, tell: Told) -> int:
     async with source.hold_writes():
         reading = await source.connect_for_reads(is_long=True)
         try:
-            await target.write(_begin)
+            await target.write(partial(_begin, source=await reading.run(_identity)))
             for table in _tables():
                 await _copy_table(reading, target, table, tell)
             for table in _tables():
@@ -74,10 +77,20 @@ def _tables() -> list[Table]:
     return SQLModel.metadata.sorted_tables
 
 
-def _begin(session: Session) -> None:
+def _identity(session: Session) -> str:
+    """Return what tells a database from others: a hash of the key that its first migration made."""
+    key: bytes = session.connection().execute(select(rows.CURSOR_KEY.c.key)).scalar_one()
+    return hashlib.sha256(key).hexdigest()
+
+
+def _begin(session: Session, source: str) -> None:
     """Mark an empty target as an unfinished copy. Raises DatabaseUnusable for any other."""
     connection = session.connection()
     if connection.dialect.has_table(connection, COPY_PROGRESS):
+        if _noted(session, _SOURCE) not in ([source], None):  # none by release 0.1.0
+            raise DatabaseUnusable(
+                "The target is an unfinished copy of another database. Name a new database."
+            )
         return
     for table in _tables():
         if table not in _FILLED_BY_MIGRATIONS and count_rows(session, table):
@@ -87,6 +100,7 @@ def _begin(session: Session) -> None:
     for table in _FILLED_BY_MIGRATIONS:
         connection.execute(delete(table))
     connection.execute(CreateTable(_PROGRESS))
+    connection.execute(_PROGRESS.insert().values(table_name=_SOURCE, last_key=[source]))
 
 
 async def _copy_table(reading: Connection, target: Database, table: Table, tell: Told) -> None:
@@ -179,12 +193,17 @@ def count_rows(session: Session, table: Table) -> int:
 
 def _last_key(session: Session, table: Table) -> list[Any] | None:
     """Return the key of the last row that was copied, or None."""
-    found = select(_PROGRESS.c.last_key).where(_PROGRESS.c.table_name == table.name)
-    last_key = session.connection().execute(found).scalar_one_or_none()
+    last_key = _noted(session, table.name)
     if last_key is None:
         return None
     key = table.primary_key.columns
     return [column.type.python_type(value) for column, value in zip(key, last_key, strict=True)]
+
+
+def _noted(session: Session, name: str) -> list[Any] | None:
+    noted = select(_PROGRESS.c.last_key).where(_PROGRESS.c.table_name == name)
+    found: list[Any] | None = session.connection().execute(noted).scalar_one_or_none()
+    return found
 
 
 def _key(table: Table, row: Row[Any]) -> list[Any]:
