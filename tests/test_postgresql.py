@@ -346,6 +346,38 @@ async def test_a_deadlock_is_resolved_by_a_repetition(settings: Settings) -> Non
         assert sorted(map(str, await messages(timeline))) == ["one", "two"]
 
 
+@pytest.mark.parametrize("when", ["IMMEDIATE", "DEFERRED"], ids=["in a statement", "in the COMMIT"])
+@pytest.mark.parametrize(("times", "status"), [(1, 200), (99, 503)])
+async def test_what_gives_way_to_others_is_repeated_some_times_and_then_busy(
+    settings: Settings, engine: PostgresqlEngine, when: str, times: int, status: int
+) -> None:
+    give_way = [
+        "CREATE SEQUENCE tried",
+        f"""
+        CREATE FUNCTION give_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('tried') <= {times} THEN RAISE SQLSTATE '40001'; END IF;
+            RETURN NULL;
+        END $$
+        """,
+        "CREATE CONSTRAINT TRIGGER give_way AFTER UPDATE ON ticket_activity "
+        f"DEFERRABLE INITIALLY {when} FOR EACH ROW EXECUTE FUNCTION give_way()",
+    ]
+    async with start(settings) as service:
+        author = await service.client()
+        entry = await author.create_activity(await author.create_ticket(), message="before")
+        for statement in give_way:
+            engine.server.execute(statement, settings.database_url)
+
+        answer = await author.put(entry["ticketId"], entry["id"], {"message": "after"})
+
+        assert answer.status_code == status
+        assert answer.json().get("code") == (None if status == 200 else "BUSY")
+        history = await service.history(entry["ticketId"])
+        assert [message for *_, message in history[2:]] == ["after"] * (status == 200)
+        [(tried,)] = engine.server.execute("SELECT last_value FROM tried", settings.database_url)
+        assert tried == (2 if status == 200 else 5)
+
+
 async def test_a_redaction_waits_for_the_keys_that_are_being_claimed(settings: Settings) -> None:
     """The answer under such a key may be read before the redaction is committed."""
     ticket, comment = a_ticket(), a_comment(a_ticket(), "swordfish")

@@ -451,8 +451,8 @@ def _may_be_fault_of_one(error: Exception) -> bool:
     return not isinstance(error, DBAPIError) or is_about_a_value(error)
 
 
-_NOT_COMMITTED: Final = {Fault.NO_ROOM, Fault.UNWRITABLE}
-"""Faults of a COMMIT that say that nothing of it is on the disk."""
+_NOT_COMMITTED: Final = {Fault.NO_ROOM, Fault.UNWRITABLE, Fault.TO_REPEAT}
+"""Faults of a COMMIT that say that nothing of it was stored."""
 
 
 def _translated(error: Exception) -> Exception:
