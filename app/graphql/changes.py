@@ -18,9 +18,9 @@ from app.graphql.types import EdgeOrder, Ticket, TicketActivity, TicketActivityE
 
 @strawberry.type(
     description=(
-        "A change of one entry of a ticket, as the viewer sees it. What an entry held is shown "
-        "only to those who see the entry now: of one that was deleted or made private meanwhile "
-        "the feed says that it is gone, and nothing else; it says so whatever the filter."
+        "A change of one entry of a ticket, as the viewer sees it. An entry that was deleted or "
+        "made private since is reported as gone, without what it held, whatever the filter: the "
+        "feed shows content only to those who see the entry now."
     )
 )
 class TicketActivityChange:

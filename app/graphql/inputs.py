@@ -34,8 +34,8 @@ MAX_ITEMS: Final = 100
 """Most items of one bulk mutation."""
 
 _CLIENT_ID = (
-    "The id to create it under, for safe retries: the same id with the same content again answers "
-    "what exists, with other content it is `ID_TAKEN`. Left out, the service makes a UUIDv7."
+    "A UUID of your own, for safe retries: a repeat with the same content returns what exists, "
+    "one with other content is `ID_TAKEN`. Left out: the service makes a UUIDv7."
 )
 _MESSAGE = f"Its text; {MESSAGE_LIMIT}. Null or left out: none."
 _METADATA = f"Free data; {METADATA_LIMIT}."
@@ -51,7 +51,7 @@ _UPDATED_AT = (
     "out: `createdAt`. Null is `INVALID_INPUT`."
 )
 _ALLOW_MERGED = (
-    "Whether to write also if the ticket was merged into another one; otherwise that is "
+    "Set true to write to a ticket that was merged into another one; otherwise that is "
     "`TICKET_MERGED`."
 )
 _ACTOR = "Its author, for importers. Left out: the viewer. Null: no actor made it."

@@ -48,11 +48,11 @@ from app.graphql.types import Ticket, TicketActivity
 
 @strawberry.type(
     description=(
-        "What can be written. Expected failures are data, in `userErrors`; whatever is answered "
-        "without one is on disk. Every field needs the scopes `activity:read` and "
-        "`activity:write`, or `activity:moderate` in place of the latter. The header "
-        "`Idempotency-Key`, over WebSocket `extensions.idempotencyKey`, gives a request one effect "
-        "and one answer, however often it is sent."
+        "What can be written. Expected failures are in `userErrors` of the payload; a write that "
+        "is answered without an error is on disk. Every field needs the scopes `activity:read` "
+        "and `activity:write`, or `activity:moderate` in place of the latter. A request that is "
+        "sent again with the same `Idempotency-Key` (a header; over WebSocket "
+        "`extensions.idempotencyKey`) gets the same answer and has no second effect."
     )
 )
 class Mutation:
@@ -85,9 +85,9 @@ class Mutation:
     @strawberry.field(
         description=(
             "Change the message, the metadata or the privacy of an entry. An update that changes "
-            "nothing succeeds and leaves no trace. So does one that its actor sends again with "
-            "the same `expectedVersion`, if it made the current version and left the metadata as "
-            "they were. The REST PUT does the same."
+            "nothing succeeds and leaves no trace. An update that is sent again with the same "
+            "`expectedVersion` succeeds too, if this actor's update made the current version and "
+            "did not change the metadata. The REST PUT does the same."
         )
     )
     async def update_ticket_activity(
@@ -176,8 +176,8 @@ class Mutation:
 
     @strawberry.field(
         description=(
-            "Delete an entry: it is gone from lists, counts, `node` and REST. The history "
-            "keeps it, and its id stays in use. It succeeds again for the actor who deleted it."
+            "Delete an entry: it is gone from lists, counts, `node` and REST. The history keeps "
+            "it, and its id stays in use. A repeat succeeds for the actor who deleted it."
         )
     )
     async def delete_ticket_activity(
@@ -199,8 +199,8 @@ class Mutation:
         description=(
             "Remove the message and the metadata of an entry, and of all its revisions, for good: "
             "nothing brings them back. The entry stays, with a mark that says when, by whom and "
-            "why; of a merge entry `metadata.ticketId` stays too. One that holds nothing new since "
-            "it was redacted is left as it is. Needs the scope `activity:moderate`."
+            "why; of a merge entry `metadata.ticketId` stays too. To redact it again changes "
+            "nothing, unless it was given new content since. Needs the scope `activity:moderate`."
         )
     )
     async def redact_ticket_activity(
@@ -220,8 +220,9 @@ class Mutation:
     @strawberry.field(
         description=(
             "Bring back an earlier version of an entry, or a deleted entry, as a new version. Who "
-            "may update an entry may restore it; a deleted one the author who deleted it, or the "
-            "scope `activity:moderate`. Merge entries are not restored."
+            "may update an entry may restore it. A deleted entry may be restored by the author "
+            "who deleted it, and with the scope `activity:moderate`. Merge entries cannot be "
+            "restored."
         )
     )
     async def restore_ticket_activity(

@@ -38,8 +38,8 @@ class UserError:
 
 
 _USER_ERRORS = "Why nothing changed; empty on success."
-_RESULTS = "What came of each item, in their order; null if the mutation failed as a whole."
-_ERRORS_OF_ALL = "Why no item was looked at; empty where `results` has what came of each."
+_RESULTS = "The result of each item, in their order; null if the mutation failed as a whole."
+_ERRORS_OF_ALL = "Why the mutation failed as a whole; each result has errors of its own."
 
 
 @strawberry.type(description="What `createTicket` answers.")

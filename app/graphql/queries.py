@@ -42,7 +42,7 @@ class Query:
         return RateLimit.of(info.context.quota, info.context.timeline.clock())
 
     @strawberry.field(
-        description="The object with that id; null where there is none or the viewer sees none."
+        description="The object with that id; null if there is none or the viewer may not see it."
     )
     async def node(
         self,

@@ -68,8 +68,8 @@ class TicketActivityChangesPayload:
 @strawberry.type(
     description=(
         "What can be subscribed to, over WebSocket (`graphql-transport-ws`, the token in "
-        "`connection_init`) or server-sent events (distinct connections). A stream that ends "
-        "without a word of completion is to be resumed after the last cursor."
+        "`connection_init`) or server-sent events (distinct connections of graphql-sse). If a "
+        "stream ends without `complete`, subscribe again after its last cursor."
     )
 )
 class Subscription:
@@ -99,8 +99,9 @@ class Subscription:
             TicketActivityFilter | None,
             strawberry.argument(
                 description=(
-                    "Follow the list of these entries: one that begins to pass is `ADDED`, one "
-                    "that passes no more is `REMOVED`. Null or left out: all entries."
+                    "Follow the list of these entries only: an entry that begins to pass the "
+                    "filter is `ADDED`, one that ceases to pass it is `REMOVED`. Null or left "
+                    "out: all entries."
                 )
             ),
         ] = None,

@@ -66,10 +66,10 @@ class Ticket(Node):
 
     @strawberry.field(
         description=(
-            "Where the feed of changes stands: `ticketActivityChanges` after it goes on from "
-            "exactly the state that the same query reads. Select it with the first page, and not "
-            "when more pages are fetched: a cache would go on from there without the changes of "
-            "the pages it has. It is another text each time, also where nothing has changed."
+            "The position of this ticket's feed in the state that the same query reads: give it "
+            "to `ticketActivityChanges` as `after` to get every later change. Select it with the "
+            "first page only. With later pages it would be newer than the pages in a cache, which "
+            "then miss changes. The text differs each time, also where nothing has changed."
         )
     )
     def changes_cursor(self, info: Info) -> str:

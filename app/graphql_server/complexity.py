@@ -50,11 +50,11 @@ class ListSizes:
     def cost_description(self) -> str:
         """Return how the cost is counted, as text for the schema's descriptions."""
         return (
-            "A query has a cost, which is bounded: each field costs 1, or "
-            f"{_OBJECT_COST} if it leads to objects, and what is selected on the "
-            "items of a list costs as often as there may be items, and at least 1 for each of "
-            f"them: `first` or `last` (left out: {self.default}), the number of `ids`, or that of "
-            f"the `items` of an input; a variable in their place counts as {self.maximum}."
+            f"The cost of a query is limited. Each field costs 1, or {_OBJECT_COST} if it leads "
+            "to objects. What is selected on the items of a list counts once for each item that "
+            "there may be, and at least 1 for each: `first` or `last` (left out: "
+            f"{self.default}), the number of `ids`, or that of the `items` of an input; a "
+            f"variable in their place counts as {self.maximum}."
         )
 
 
