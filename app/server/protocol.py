@@ -11,8 +11,9 @@ from typing import Any, Final
 import httptools
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn._types import ASGI3Application
 from uvicorn.lifespan.on import LifespanOn, LifespanSendMessage
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
@@ -23,6 +24,10 @@ from app.store.errors import DatabaseUnusable
 # child of Uvicorn's loggers: its logging configuration resets the level of those.
 _websocket_log: Final = logging.getLogger(f"{__name__}.websocket")
 _websocket_log.setLevel(logging.WARNING)
+
+_MAX_PIPELINED: Final = 32
+"""Requests that may wait for the answer to one before them. The bytes of a small one, which come
+ten thousand at a time, take a hundred times their size in memory."""
 
 _GRACE_SECONDS: Final = 30
 """How long requests in progress may take at a shutdown."""
@@ -50,6 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
     _is_draining = False
     _is_receiving = True  # so that a client that connects must send something in time
     _has_head = False
+    _is_over = False  # nothing more is read
+    _answering: RequestResponseCycle | None = None
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,15 +64,39 @@ class HttpProtocol(HttpToolsProtocol):
         self._bound_receiving()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self.logger.warning(_NO_HTTP)
-            self.send_400_response(_NO_HTTP)
+            self._end_input()
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade(rest=data[upgrade.args[0] :])
         self._bound_receiving()
+
+    def _end_input(self) -> None:
+        """Read nothing more: what comes is no request, or one too many.
+
+        The requests before it are answered, the last of them closes the connection.
+        """
+        self._is_over = True
+        is_in_body = self._is_receiving and self._has_head
+        if is_in_body and self.pipeline:
+            self.pipeline.popleft()  # its body has no end
+            is_in_body = False
+        last = self.pipeline[0][0] if self.pipeline else self._answering
+        if last and not last.response_complete and not is_in_body:
+            last.keep_alive = False
+        elif last and last.response_started and is_in_body:
+            self.transport.close()
+        else:
+            self.logger.warning(_NO_HTTP)
+            self.send_400_response(_NO_HTTP)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _upgrade(self, rest: bytes) -> None:
         """Turn to WebSocket, or read a request that names another protocol as if it named none.
@@ -74,7 +105,10 @@ class HttpProtocol(HttpToolsProtocol):
         for bytes of that protocol; Java's HttpClient sends `Upgrade: h2c` with its first requests.
         """
         if self._should_upgrade():
-            self.handle_websocket_upgrade()
+            if self._answering and not self._answering.response_complete:
+                self._end_input()  # its answer must come first
+            else:
+                self.handle_websocket_upgrade()
         elif (method := self.parser.get_method()) == b"CONNECT":
             self.send_400_response("This is no proxy.")
         else:
@@ -90,10 +124,15 @@ class HttpProtocol(HttpToolsProtocol):
         return bool(self.parser.should_upgrade()) and not self._should_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        super().connection_lost(exc)  # tells the last request only
+        if self._answering and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         self._clear_deadline()
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("too many requests wait")  # ends the parser, as what is no HTTP does
         super().on_message_begin()
         self._is_receiving, self._has_head = True, False
 
