@@ -213,6 +213,7 @@ def create_timeline(
         cache=TimelineCache(settings.timeline_cache_bytes),
         sweeper=KeySweeper(
             writer,
+            reader,
             clock,
             timedelta(hours=settings.idempotency_hours),
             settings.max_idempotency_keys_per_token,

@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from sqlalchemy import make_url
 
+from app.auth import Scope
 from app.cli import main
 from app.settings import Settings
+from tests.support.engines import PostgresqlEngine
 from tests.support.live import feed, listening, over_web_socket
 from tests.support.postgresql import unprivileged
 from tests.support.service import Client, start
@@ -164,6 +166,50 @@ def test_a_certificate_is_verified_where_the_address_says_so(
         assert migrate_with(f"sslmode=verify-full&sslrootcert={root}") == 0
         assert migrate_with("sslmode=require") == 0
         assert migrate_with("sslmode=disable") == 1
+
+
+# How many there are
+
+REDACT = """
+mutation Redact($input: RedactTicketActivityInput!) {
+  redactTicketActivity(input: $input) { userErrors { code } }
+}
+"""
+SEARCH = """
+query Search($id: ID!) {
+  ticket(id: $id) { activities(first: 100, filter: {text: "before"}) { totalCount } }
+}
+"""
+CONNECTIONS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'ticket-activity'
+"""
+
+
+async def test_however_many_ask_at_once_a_process_opens_twelve_connections_at_most(
+    settings: Settings, engine: PostgresqlEngine
+) -> None:
+    async with start(settings) as service:
+        author = await service.client(*Scope)
+        ticket_id = await author.create_ticket()
+        entries = [await author.create_activity(ticket_id, message="before") for _ in range(30)]
+        places = [{"ticketId": ticket_id, "activityId": entry["id"]} for entry in entries]
+        key = {"Idempotency-Key": '"a"'}
+
+        documents = await asyncio.gather(
+            *(author.graphql(REDACT, input=place | {"reason": "asked"}) for place in places),
+            *(author.graphql(SEARCH, id=ticket_id) for _ in places),
+        )
+        answers = await asyncio.gather(
+            *(author.put(ticket_id, one["id"], {"message": "again"}, **key) for one in entries),
+            *(author.get(ticket_id, one["id"]) for one in entries),
+            *(service.http.get("/readyz") for _ in entries),
+        )
+
+        assert all("errors" not in document for document in documents)
+        assert {answer.status_code for answer in answers} == {200, 422}  # the key is for one only
+        [(count,)] = engine.server.execute(CONNECTIONS, settings.database_url)
+        assert count <= 12 + 1  # and that of the test itself
 
 
 # A transaction that does not begin or end as it should

@@ -15,12 +15,14 @@ from app.store.idempotency import (
     find_full_owners,
     forget_some_answers,
 )
+from app.store.reader import Reader
 from app.store.writer import Writer
 
 _log = logging.getLogger(__name__)
 
 SWEEP_SECONDS: Final = 60
 _PASSES: Final = 3
+_OWNER: Final = ""  # of reads without a token
 _BATCH: Final = 200
 """How many keys one unit of work changes: the commands beside it wait some milliseconds."""
 
@@ -30,10 +32,12 @@ class KeySweeper:
     """Keeps the table of keys within bounds. A task must run `run`."""
 
     writer: Writer
+    reader: Reader
     clock: Callable[[], datetime]
     lifetime: timedelta
     max_per_token: int
     _full: frozenset[str] = frozenset()
+    _forgetting: "asyncio.Task[None] | None" = None
 
     def refusal(self, owner: str) -> TooManyIdempotencyKeys | None:
         """Return why the token may use no new key: it had too many at the last sweep."""
@@ -45,15 +49,20 @@ class KeySweeper:
         )
 
     async def forget_answers(self) -> None:
-        """Remove the answers that are kept, a little at a time.
+        """Remove the answers that are kept, a little at a time. All who ask meanwhile share it.
 
         This comes before a redaction, which removes all of them in its own transaction: of hundreds
         of thousands it then finds only the newest, and no other write waits for long. It ends also
-        where new keys come as quickly as it removes answers.
+        where new keys come as quickly as it removes answers. Raises Busy.
         """
+        if self._forgetting is None or self._forgetting.done():
+            self._forgetting = asyncio.create_task(self._forget_answers())
+        await asyncio.shield(self._forgetting)
+
+    async def _forget_answers(self) -> None:
         forget = partial(forget_some_answers, size=_BATCH)
         for _ in range(_PASSES):
-            count = await self.writer.database.read(count_answers)
+            count = await self.reader.load(_OWNER, count_answers)
             for _ in range(count // _BATCH):
                 await self.writer.run_chore(forget)
 
@@ -72,4 +81,4 @@ class KeySweeper:
         while await self.writer.run_chore(delete) == _BATCH:
             pass
         count = partial(find_full_owners, maximum=self.max_per_token)
-        self._full = await self.writer.database.read(count)
+        self._full = await self.reader.load(_OWNER, count)
