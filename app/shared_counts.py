@@ -9,9 +9,10 @@ by its own counts, and asks each second whether the server is back.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -87,7 +88,7 @@ class SharedCounts:
         Requests that ask at the same time share one answer. When one of them ends, it still comes.
         """
         if window.telling is None:
-            window.telling = self._ask(self._tell(window))
+            window.telling = self._ask(partial(self._tell, window))
         await self._in_time(window.telling)
 
     async def _tell(self, window: Window) -> None:
@@ -106,15 +107,15 @@ class SharedCounts:
         window.used = max(window.used, used + window.untold)
         window.told_at = time.monotonic()
 
-    def _ask(self, asking: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(self._asked(asking))
+    def _ask(self, ask: Callable[[], Awaitable[None]]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._asked(ask))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
         return task
 
-    async def _asked(self, asking: Coroutine[Any, Any, None]) -> None:
+    async def _asked(self, ask: Callable[[], Awaitable[None]]) -> None:
         try:
-            await asking
+            await ask()
         except Exception as error:  # whatever it is, the service goes on without
             self._note_failure(str(error) or type(error).__name__)
 
@@ -153,7 +154,7 @@ class SharedCounts:
     async def _look_whether_it_is_back(self) -> None:
         failures = self.failures
         # A server without memory to write would still answer what only reads.
-        asking = self._ask(self._storage.incr(_PROBE, WINDOW_SECONDS, 0))
+        asking = self._ask(partial(self._storage.incr, _PROBE, WINDOW_SECONDS, 0))
         if await self._in_time(asking) and self.failures == failures:
             self.is_away = False
             _log.warning("Redis answers again: processes share the counts of rate limits.")
