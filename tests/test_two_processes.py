@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -10,12 +12,14 @@ import pytest
 
 from app.auth import Scope
 from app.settings import Settings
+from tests.support.live import feed
 from tests.support.service import (
     CREATE_ACTIVITY,
     CREATE_TICKET,
     MERGE,
     UPDATE,
     Client,
+    Clock,
     start,
 )
 
@@ -103,3 +107,30 @@ async def test_of_merges_in_both_directions_one_succeeds(clients: list[Client]) 
         assert Counter(code_of(payload) == "ok" for payload in payloads) == {True: 1, False: 1}, (
             payloads
         )
+
+
+async def test_the_times_of_a_ticket_do_not_go_back_where_the_clocks_differ(
+    settings: Settings,
+) -> None:
+    ahead = Clock()
+    behind = Clock(ahead.now - timedelta(hours=1))
+    async with start(settings, ahead) as one, start(settings, behind) as other:
+        here = await one.client(*Scope)
+        there = Client(other.http, here.actor_id, here.token)
+        entry = await here.create_activity(await here.create_ticket(), message="0")
+        place = entry["ticketId"], entry["id"]
+        key = {"Idempotency-Key": '"once"'}
+
+        first = await here.put(*place, {"message": "1"}, **key)
+        again = await there.put(*place, {"message": "1"}, **key)
+        assert (again.status_code, again.json()) == (first.status_code, first.json())
+        found = [await there.find(*place)]
+        for number, client in enumerate([there, here, there], start=3):
+            await client.put(*place, {"message": str(number)})
+            found.append(await here.find(*place))
+
+        states = [(state["version"], state["updatedAt"]) for state in found if state]
+        assert [version for version, _ in states] == [2, 3, 4, 5]
+        assert states == sorted(states, key=itemgetter(1))
+        told = (await feed(there, entry["ticketId"]))["nodes"]
+        assert [change["ticketActivity"]["version"] for change in told[-4:]] == [2, 3, 4, 5]
