@@ -142,4 +142,6 @@ updateTicketActivity(input: $input) {{ ticketActivity {{ id message version }} \
 userErrors {{ code message path }} }} }}", "variables": {{"input": {{\
 "ticketId": "{PRINTER}", "activityId": "{COMMENT}", \
 "message": "And another cable?"}}}}}}'
+
+Ctrl-C ends the service; the next start keeps the data. The tokens are valid for a day.
 """

@@ -12,7 +12,11 @@ class DatabaseSettings(Section):
 
     database_url: str = Field(
         default="sqlite+aiosqlite:///data/ticket-activity.db",
-        description="SQLAlchemy address of the database.",
+        description=(
+            "SQLAlchemy address of the database: a file of SQLite, as a path from the folder where "
+            "the service starts (with four slashes from the root), or PostgreSQL, such as "
+            "`postgresql+asyncpg://user:password@host/database`."
+        ),
     )
     migrate_at_start: bool = Field(
         default=True,

@@ -55,7 +55,7 @@ mutation UpdateActivity($message: String) {
 const FOLLOW = `# Shows each change of the ticket as it happens. Run it:
 # "change": null in the first answer says it has begun.
 # Then run UpdateActivity in another window, which the
-# button on the right opens: GraphiQL ends a subscription
+# button at the top opens: GraphiQL ends a subscription
 # when you change tabs.
 subscription FollowTicket {
   ticketActivityChanges(
