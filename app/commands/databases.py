@@ -79,7 +79,10 @@ def make_file(settings: Settings) -> Path | None:
             file.touch(mode=0o600)
             give_to_owner_of_folder(file)
     except OSError as error:
-        raise OperatorError(f"Cannot make the database {file}: {error.strerror}.") from None
+        raise OperatorError(
+            f"Cannot make the database {file}: {error.strerror}. TICKET_ACTIVITY_DATABASE_URL "
+            "names another place."
+        ) from None
     return file
 
 
