@@ -120,10 +120,12 @@ def run_in_transaction(work: Callable[[Session], T], session: Session) -> T:
     return result
 
 
-def roll_back(session: Session) -> None:
-    """Roll back, also on a connection that is gone: its transaction is over, which is no error."""
+def roll_back(session: Session) -> bool:
+    """Roll back. Return False if the connection is gone: its transaction is over all the same."""
     try:
         session.rollback()
     except Exception as error:
         if fault_of(error) is not Fault.LOST:
             raise
+        return False
+    return True

@@ -89,8 +89,7 @@ class LongReads:
         """Take a connection back, and admit the next long read."""
         is_fit = False
         try:
-            await connection.run(roll_back)
-            is_fit = not self._is_closed
+            is_fit = await connection.run(roll_back) and not self._is_closed
         except Exception as error:
             _log.warning("A connection of a long read is broken.", exc_info=error)
         finally:

@@ -249,14 +249,15 @@ class Reader:
                 _log.error("A connection for reads failed.", exc_info=error)
 
     async def _serve_groups(self, group: _Group, number: int) -> None:
-        """Serve this group and those after it on one connection, until that fails."""
+        """Serve this group and those after it on one connection, until that fails or is gone."""
         connection = await _or_end(group, self.database.connect_for_reads())
         try:
             while True:
                 await _or_end(group, self._serve_group(connection, group, number))
                 if not self._groups or self._time_left(number) > 0:
                     # An idle connection must hold no snapshot: the write-ahead log could only grow.
-                    await connection.run(roll_back)
+                    if not await connection.run(roll_back):
+                        return
                 group = await self._next_group(number)
         finally:
             await connection.close()
