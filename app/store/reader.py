@@ -254,10 +254,10 @@ class Reader:
         try:
             while True:
                 await _or_end(group, self._serve_group(connection, group, number))
-                if not self._groups or self._time_left(number) > 0:
-                    # An idle connection must hold no snapshot: the write-ahead log could only grow.
-                    if not await connection.run(roll_back):
-                        return
+                is_idle = not self._groups or self._time_left(number) > 0
+                # An idle connection must hold no snapshot: the write-ahead log could only grow.
+                if is_idle and not await connection.run(roll_back):
+                    return
                 group = await self._next_group(number)
         finally:
             await connection.close()
