@@ -84,6 +84,17 @@ async def test_unknown_keys_make_one_fetch_in_five_seconds(service: Service, idp
     assert idp.requests[KEYS_PATH] == 2
 
 
+async def test_a_clock_that_steps_back_keeps_no_new_key_out(
+    service: Service, idp: Provider
+) -> None:
+    await viewer(service, idp.token())
+    idp.publish(rsa_key("two"))
+
+    idp.clock.advance(hours=-1)
+
+    assert (await viewer(service, idp.token(rsa_key("two"))))["name"] == "ada"
+
+
 async def test_a_withdrawn_key_is_refused_after_five_minutes(
     service: Service, idp: Provider
 ) -> None:

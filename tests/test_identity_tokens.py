@@ -17,6 +17,7 @@ from joserfc.jwk import Key
 from app.auth import Scope
 from app.cli import main
 from app.errors import Unauthenticated
+from app.identity import tokens
 from app.identity.keys import ProviderKeys
 from app.identity.tokens import TokenVerifier
 from app.settings import Settings
@@ -345,6 +346,21 @@ async def test_a_token_ends_at_its_expiry_and_the_leeway(settings: Settings, idp
 async def test_an_expiry_beyond_all_times_is_accepted(service: Service, idp: Provider) -> None:
     for exp in (10**15, 10**400, 1e300):
         await viewer(service, forged(idp, HEAD, idp.claims(exp=exp, aud=["x", AUDIENCE])))
+
+
+async def test_the_tokens_that_are_remembered_are_bounded(
+    idp: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_KNOWN_SIZE", 2)
+    keys = ProviderKeys(idp.settings(), httpx2.AsyncClient())
+    async with TokenVerifier(keys.http, {idp.origin: keys}) as verifier:
+        first, *others = [idp.token(sub=f"{number}") for number in range(3)]
+        known = [await verifier.verify(token, idp.clock()) for token in (first, *others)]
+
+        again = [await verifier.verify(token, idp.clock()) for token in (*others, first)]
+
+    assert [id(one) for one in again[:2]] == [id(one) for one in known[1:]]
+    assert again[2] is not known[0]
 
 
 async def test_a_token_is_neither_stored_nor_logged(
