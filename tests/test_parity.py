@@ -175,7 +175,6 @@ async def test_doors_agree_on_what_they_refuse(service: Service, fields: JSON) -
 @pytest.mark.parametrize(
     "wrong_id",
     [
-        "",
         "x",
         "0190a3f05c1e7b2a9d3e4f5a6b7c8d9e",
         "{0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e}",
@@ -191,8 +190,6 @@ async def test_doors_agree_on_what_they_refuse(service: Service, fields: JSON) -
 async def test_doors_agree_on_ids_that_are_not_the_contracts(
     service: Service, name: str, wrong_id: str
 ) -> None:
-    if not wrong_id:
-        pytest.skip("a path without the id is another path")
     author = await service.client()
 
     graphql, rest = await both_doors(service, author, author, {"message": "x"}, {name: wrong_id})
