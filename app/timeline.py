@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlmodel import Session
@@ -191,12 +191,19 @@ class Timeline:
         )
 
     async def follow_changes(
-        self, viewer: Viewer, ticket_id: UUID, *, after: str | None, wanted: Filter
-    ) -> AsyncGenerator[Begun | SeenChange]:
+        self,
+        viewer: Viewer,
+        ticket_id: UUID,
+        *,
+        after: str | None,
+        wanted: Filter,
+        tell: Callable[[Begun | SeenChange], T],
+    ) -> AsyncGenerator[T]:
         """Return the changes that the viewer sees and that pass the filter: after a cursor, or new.
 
-        The first item is Begun. Raises NotFound, InvalidInput and TooManyStreams; the stream raises
-        CursorExpired, also instead of its first item, and Reconnect when the service shuts down.
+        The items are what `tell` makes of Begun, which is first, and of each change. Raises
+        NotFound, InvalidInput and TooManyStreams; the stream raises CursorExpired, also instead of
+        its first item, and Reconnect when the service shuts down.
         """
         try:
             ticket, begin = await self.read(
@@ -210,37 +217,45 @@ class Timeline:
                 f"The token has {self.max_streams} subscriptions open, which is the limit."
             )
         begin = begin or FeedPosition(ticket.last_seq, self.clock())
-        return self._follow(viewer, ticket_id, begin, wanted)
+        return self._follow(viewer, ticket_id, begin, wanted, tell)
 
     async def _follow(
-        self, viewer: Viewer, ticket_id: UUID, begin: FeedPosition, wanted: Filter
-    ) -> AsyncGenerator[Begun | SeenChange]:
+        self,
+        viewer: Viewer,
+        ticket_id: UUID,
+        begin: FeedPosition,
+        wanted: Filter,
+        tell: Callable[[Begun | SeenChange], T],
+    ) -> AsyncGenerator[T]:
         self._streams[viewer.token_id] += 1
         try:
-            yield Begun(begin)
+            yield tell(Begun(begin))
             async with aclosing(self.feed.follow(ticket_id, begin.seq, viewer)) as batches:
                 async for changes in batches:
-                    for change in await self._seen(viewer, changes, wanted):
-                        yield change
+                    if wanted.text is None:
+                        seen = as_seen(viewer, changes, wanted)
+                    else:
+                        seen = await self._search(viewer, changes, wanted)
+                    for change in seen:
+                        yield tell(change)
         finally:
             self._streams[viewer.token_id] -= 1
             if not self._streams[viewer.token_id]:
                 del self._streams[viewer.token_id]
 
-    async def _seen(
+    async def _search(
         self, viewer: Viewer, changes: Sequence[RecordedChange], wanted: Filter
-    ) -> Sequence[SeenChange]:
-        """Return those of a batch of changes that a subscriber is sent."""
-        if not wanted.words:
-            return list(as_seen(viewer, changes, wanted))
-        # Searching long messages for words can take long. One subscriber does so at a time, and the
-        # sleep lets the event loop serve everybody else in between.
+    ) -> list[SeenChange]:
+        """As `as_seen`. Looking for words in long messages can take long.
+
+        So one subscriber does it at a time, and the event loop serves everybody else in between.
+        """
         async with self._matching:
             await asyncio.sleep(0)
-            return list(as_seen(viewer, changes, wanted))
+            return as_seen(viewer, changes, wanted)
 
 
-async def _failing(error: CursorExpired) -> AsyncGenerator[Begun | SeenChange]:
+async def _failing(error: CursorExpired) -> AsyncGenerator[Any]:
     raise error
     yield
 

@@ -125,7 +125,7 @@ def timeline(ticket: Ticket, size: int, first_number: int) -> Iterator[Change]:
         if before := waiting.pop(place, None):
             seq += 1
             changed = replace(ticket, last_seq=seq)
-            yield Change(ChangeType.UPDATED, changed, edited(before), before.is_private)
+            yield Change(ChangeType.UPDATED, changed, edited(before), before)
 
 
 def opened_ticket(at: datetime, number: int) -> Ticket:

@@ -2,17 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlmodel import Session
 
-from app.auth import Scope
+from app.activity.commands import RedactActivity, UpdateActivity
+from app.auth import Scope, Viewer
 from app.store import feed as store_feed
-from app.store.engine import Database
 from app.store.history import load_news
 from tests.support.cursors import seq_of
 from tests.support.live import STATE, feed, follow, receive, web_socket
@@ -21,6 +19,18 @@ from tests.support.service import JSON, Client, Service
 DELETE = """
 mutation Delete($input: DeleteTicketActivityInput!) {
   deleteTicketActivity(input: $input) { userErrors { code } }
+}
+"""
+
+REDACT = """
+mutation Redact($input: RedactTicketActivityInput!) {
+  redactTicketActivity(input: $input) { userErrors { code } }
+}
+"""
+
+FOLLOW_MESSAGES = """
+subscription Follow($ticketId: ID!) {
+  ticketActivityChanges(ticketId: $ticketId) { cursor change { ticketActivity { message } } }
 }
 """
 
@@ -186,34 +196,87 @@ async def test_without_the_scope_to_read_there_is_no_feed(service: Service) -> N
     assert await refused(writer, ticket_id, None) == "FORBIDDEN"
 
 
+# What this process commits, and others
+
+
+async def test_what_this_process_commits_is_delivered_without_a_read(
+    service: Service, origin: str, author: Client
+) -> None:
+    timeline = service.app.state.timeline
+    reads, viewer = timeline.reader.batch_sizes, viewer_of(author)
+    entries = [await author.create_activity(await author.create_ticket()) for _ in range(5)]
+    async with web_socket(origin, author.token) as ws:
+        for number, entry in enumerate(entries):
+            await follow(ws, str(number), FOLLOW_MESSAGES, ticketId=entry["ticketId"])
+        before = sum(reads.counts)
+        for entry in entries * 4:
+            key = UUID(entry["ticketId"]), UUID(entry["id"])
+            await timeline.submit(viewer, UpdateActivity(*key, message=str(uuid4())))
+        received = [await receive(ws) for _ in entries * 4]
+
+    assert {message["id"] for message in received} == {"0", "1", "2", "3", "4"}
+    assert sum(reads.counts) - before <= 2  # of the last ticket to be followed, and of the token
+
+
 @pytest.mark.sqlite  # on PostgreSQL a read that is held up holds up the event loop
-async def test_a_commit_during_a_read_of_the_feed_is_read_next_without_the_watcher(
+async def test_what_is_committed_during_a_read_of_the_feed_comes_after_what_it_finds(
     service: Service, origin: str, author: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What this process commits is known to it; the watcher, switched off here, is for others."""
-    has_read, may_go_on = threading.Event(), threading.Event()
+    """A redaction is read; what follows it is not the next change until then."""
+    moderator = await service.client(*Scope)
+    is_reading, may_go_on = threading.Event(), threading.Event()
 
-    @asynccontextmanager
-    async def watch_nothing(_: Database) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        yield asyncio.Event().wait  # type: ignore[misc]
-
-    def read_and_wait(session: Session, after: dict[UUID, int]) -> Any:
+    def wait_and_read(session: Session, after: dict[UUID, int]) -> Any:
         news = load_news(session, after=after)
-        has_read.set()
+        is_reading.set()
         assert may_go_on.wait(10)
         return news
 
-    monkeypatch.setattr(type(service.app.state.timeline.reader.database), "watch", watch_nothing)
     ticket_id = await author.create_ticket()
+    entry = await author.create_activity(ticket_id, message="secret")
     async with web_socket(origin, author.token) as ws:
         await follow(ws, ticketId=ticket_id)
-        monkeypatch.setattr(store_feed, "load_news", read_and_wait)
-        one = await author.create_activity(ticket_id)
-        await asyncio.to_thread(has_read.wait, 10)
-        two = await author.create_activity(ticket_id)
+        monkeypatch.setattr(store_feed, "load_news", wait_and_read)
+        await redact(moderator, entry)
+        assert await asyncio.to_thread(is_reading.wait, 10)
+        await author.put(ticket_id, entry["id"], {"message": "new"})
+        other = await author.create_activity(ticket_id)
         may_go_on.set()
+        received = [await receive(ws) for _ in range(3)]
 
+    changes = [message["payload"]["data"]["ticketActivityChanges"] for message in received]
+    assert [seq_of(service, ticket_id, change["cursor"]) for change in changes] == [3, 4, 5]
+    assert changes[0]["change"]["ticketActivity"]["message"] is None
+    assert changes[2]["change"]["activityId"] == other["id"]
+
+
+async def test_what_is_redacted_in_the_same_commit_is_told_to_nobody(
+    service: Service, origin: str, author: Client
+) -> None:
+    """The update still held in memory what its row holds no more."""
+    timeline, viewer = service.app.state.timeline, viewer_of(await service.client(*Scope))
+    ticket_id = await author.create_ticket()
+    entry = await author.create_activity(ticket_id, message="one")
+    key = UUID(ticket_id), UUID(entry["id"])
+    async with web_socket(origin, author.token) as ws:
+        await follow(ws, ticketId=ticket_id)
+        await timeline.submit_all(
+            viewer,
+            [UpdateActivity(*key, message="secret"), RedactActivity(*key, reason="a password")],
+        )
         received = [await receive(ws) for _ in range(2)]
 
     changes = [message["payload"]["data"]["ticketActivityChanges"] for message in received]
-    assert [change["change"]["activityId"] for change in changes] == [one["id"], two["id"]]
+    assert [seq_of(service, ticket_id, change["cursor"]) for change in changes] == [3, 4]
+    told = [change["change"]["ticketActivity"]["message"] for change in changes]
+    assert told == [None, None]
+
+
+def viewer_of(client: Client) -> Viewer:
+    return Viewer(client.actor_id, "test", frozenset(Scope), "test")
+
+
+async def redact(client: Client, entry: JSON) -> None:
+    ids = {"ticketId": entry["ticketId"], "activityId": entry["id"]}
+    payload = await client.mutate(REDACT, **ids, reason="a password")
+    assert payload["userErrors"] == []

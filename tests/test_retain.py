@@ -304,6 +304,10 @@ async def test_a_cursor_of_an_emptied_ticket_goes_on(service: Service, author: C
     assert await messages(author, ticket_id) == (1, ["new"])
 
 
+def itself(event: Any) -> Any:
+    return event
+
+
 def viewer_of(client: Client) -> Viewer:
     return Viewer(client.actor_id, "test", frozenset(Scope), "test")
 
@@ -319,7 +323,9 @@ async def test_a_subscriber_that_lags_behind_is_told_that_changes_are_gone(
     timeline = service.app.state.timeline
     viewer = viewer_of(author)
 
-    stream = await timeline.follow_changes(viewer, UUID(ticket_id), after=cursor, wanted=EVERYTHING)
+    stream = await timeline.follow_changes(
+        viewer, UUID(ticket_id), after=cursor, wanted=EVERYTHING, tell=itself
+    )
     await anext(stream)  # it has begun
     await importer.create_activity(ticket_id, message="old", createdAt="2020-01-01T00:00:00Z")
     await author.create_activity(ticket_id, message="new")
@@ -330,7 +336,11 @@ async def test_a_subscriber_that_lags_behind_is_told_that_changes_are_gone(
     [error] = (await by_query("", author, ticket_id, cursor))["errors"]
     assert error["extensions"]["code"] == "CURSOR_EXPIRED"
     again = await timeline.follow_changes(
-        viewer, UUID(ticket_id), after=await cursor_of(author, ticket_id), wanted=EVERYTHING
+        viewer,
+        UUID(ticket_id),
+        after=await cursor_of(author, ticket_id),
+        wanted=EVERYTHING,
+        tell=itself,
     )
     await anext(again)
     await author.create_activity(ticket_id, message="newer")
@@ -474,6 +484,7 @@ async def test_a_private_entry_that_was_imported_and_is_removed_shows_to_no_othe
         UUID(ticket_id),
         after=cursor,
         wanted=EVERYTHING,
+        tell=itself,
     )
     await anext(stream)  # it has begun
     times = {"createdAt": "2020-01-01T00:00:00Z"}

@@ -360,6 +360,19 @@ async def test_empty_parts_of_a_message_are_not_kept(origin: str) -> None:
         assert await receive(ws) == {"type": "pong"}
 
 
+@pytest.mark.parametrize("compression", [False, True])
+async def test_messages_of_every_length_arrive_whole(
+    source: Source, settings: Settings, compression: bool
+) -> None:
+    """The length of a frame is written in three ways (RFC 6455 section 5.2)."""
+    chosen = settings.model_copy(update={"websocket_compression": compression})
+    async with serving(stream_door(source), chosen) as origin, web_socket(origin, "x") as ws:
+        for size in (0, 88, 89, 65_498, 65_499, 200_000):
+            text = "é" * (size % 7) + "x" * (size - 2 * (size % 7))
+            await send(ws, type="ping", payload={"text": text})
+            assert await receive(ws) == {"type": "pong", "payload": {"text": text}}
+
+
 async def test_messages_are_compressed_only_where_the_operator_asks_for_it(
     source: Source, settings: Settings
 ) -> None:

@@ -42,7 +42,7 @@ def changed(
         change_type=_change_type(before, after),
         ticket=_ticket_after(_unmerged(state.tickets[before.ticket_id], before, after), now),
         activity=after,
-        was_private=None if before.deleted_at else before.is_private,
+        before=None if before.deleted_at else before,
         reason=reason,
     )
     return Outcome(change.ticket, after, (change,))
@@ -71,7 +71,7 @@ def added(ticket: Ticket, activity: Activity, viewer: Viewer, now: datetime) -> 
         ChangeType.ADDED,
         _ticket_after(ticket, now),
         activity,
-        was_private=None,
+        before=None,
         recorded_at=None if activity.updated_at == now else now,
         recorded_by_id=None if is_own else viewer.actor_id,
     )
@@ -79,7 +79,7 @@ def added(ticket: Ticket, activity: Activity, viewer: Viewer, now: datetime) -> 
 
 
 def _ticket_after(ticket: Ticket, now: datetime) -> Ticket:
-    return Ticket(ticket.id, ticket.created_at, ticket.last_seq + 1, now, ticket.merged_into_id)
+    return replace(ticket, last_seq=ticket.last_seq + 1, last_changed_at=now)
 
 
 def holds_same(one: Activity | Content, other: Activity | Content) -> bool:

@@ -130,15 +130,15 @@ class Change:
     """One change of one activity. It becomes its new row, a row of the history and a feed event.
 
     `ticket` is the ticket after the change, so `ticket.last_seq` is the position of the change in
-    the ticket's history. `was_private` is None where nothing was listed before: the entry is new or
-    was deleted. `reason` is that of a redaction. `recorded_at` and `recorded_by_id` say when and by
+    the ticket's history. `before` is None where nothing was listed before: the entry is new or was
+    deleted. `reason` is that of a redaction. `recorded_at` and `recorded_by_id` say when and by
     whom the change was really written, where that is not when and by whom it was made.
     """
 
     change_type: ChangeType
     ticket: Ticket
     activity: Activity
-    was_private: bool | None
+    before: Activity | None
     reason: str | None = None
     recorded_at: datetime | None = None
     recorded_by_id: UUID | None = None
@@ -146,6 +146,14 @@ class Change:
     @property
     def seq(self) -> int:
         return self.ticket.last_seq
+
+    @property
+    def written_at(self) -> datetime:
+        return self.recorded_at or self.activity.updated_at
+
+    @property
+    def was_private(self) -> bool | None:
+        return self.before.is_private if self.before else None
 
     @property
     def creates_ticket(self) -> bool:

@@ -1,14 +1,15 @@
 """Turns the recorded changes of a ticket into those that one viewer may see."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.activity.cursors import FeedPosition
 from app.activity.listing import Filter
 from app.activity.policy import can_see, sees_entry
-from app.activity.state import Activity, ChangeType
+from app.activity.state import Activity, Change, ChangeType
 from app.auth import Viewer
+from app.json_text import encode_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,20 @@ class RecordedChange:
     characters: int
     recorded_at: datetime
 
+    @classmethod
+    def of(cls, change: Change) -> "RecordedChange":
+        """Return a change that was just written as the history has it."""
+        activity, before = change.activity, change.before
+        return cls(
+            change.seq,
+            change.change_type,
+            activity,
+            before,
+            None if activity.deleted_at else activity.is_private,
+            _length(activity) + (_length(before) if before else 0),
+            change.written_at,
+        )
+
     @property
     def is_redaction(self) -> bool:
         return self.activity.redacted_version == self.activity.version
@@ -38,6 +53,10 @@ class RecordedChange:
         """Whether the version before the change was redacted, or removed from the history."""
         entry = self.activity
         return entry.version <= max(entry.redacted_version or 0, entry.first_version)
+
+
+def _length(activity: Activity) -> int:
+    return len(activity.message or "") + len(encode_json(activity.metadata))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +84,7 @@ class Begun:
     position: FeedPosition
 
 
-def as_seen(
-    viewer: Viewer, changes: Sequence[RecordedChange], wanted: Filter
-) -> Iterator[SeenChange]:
+def as_seen(viewer: Viewer, changes: Sequence[RecordedChange], wanted: Filter) -> list[SeenChange]:
     """Return consecutive changes as changes of the viewer's list of entries that pass `wanted`.
 
     The content of an entry is shown only to those who see the entry now. If it was deleted or made
@@ -76,19 +93,21 @@ def as_seen(
     what the entry said before, it is taken to have passed the text of the filter.
     """
     now = {change.activity.id: change.is_private_now for change in changes}
+    seen: list[SeenChange] = []
     for change in changes:
         before = change.before if _saw(viewer, change.before) else None
         after = change.activity if can_see(viewer, change.activity) else None
         if before and not after:
-            yield SeenChange(change.seq, ChangeType.REMOVED, change, None)
+            seen.append(SeenChange(change.seq, ChangeType.REMOVED, change, None))
         elif after and _sees(viewer, after, now[after.id]):
             was_listed = before is not None and _passed(wanted, change, before)
             if change_type := _change_of_list(was_listed, wanted.passes(after)):
-                yield SeenChange(change.seq, change_type, change, after)
+                seen.append(SeenChange(change.seq, change_type, change, after))
+    return seen
 
 
 def _passed(wanted: Filter, change: RecordedChange, before: Activity) -> bool:
-    if change.is_message_before_lost:
+    if wanted.text is not None and change.is_message_before_lost:
         wanted = replace(wanted, text=None)
     return wanted.passes(before)
 

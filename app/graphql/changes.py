@@ -5,7 +5,6 @@ from uuid import UUID
 
 import strawberry
 
-from app.activity.cursors import FeedCursors
 from app.activity.page_arguments import parse_size
 from app.activity.visible_changes import SeenChange
 from app.auth import Viewer
@@ -54,11 +53,11 @@ class TicketActivityChange:
     ticket_id: strawberry.Private[UUID]
 
     @classmethod
-    def of(cls, change: SeenChange, cursors: FeedCursors, viewer: Viewer) -> "TicketActivityChange":
+    def of(cls, change: SeenChange, cursor: str, viewer: Viewer) -> "TicketActivityChange":
         entry, is_gone = change.recorded.activity, change.activity is None
         id_ = strawberry.ID(str(entry.id))
         return cls(
-            cursor=cursors.of_change(entry.ticket_id, change.position),
+            cursor=cursor,
             change_type=change.change_type,
             activity_id=id_,
             removed_ticket_activity_id=id_ if change.change_type is ChangeType.REMOVED else None,
@@ -123,7 +122,12 @@ async def load_change_connection(
     context, size = info.context, parse_size(first, "first")
     cursors = context.timeline.cursors
     page = await context.view.load_changes(ticket_id, after=after, size=size)
-    changes = [TicketActivityChange.of(change, cursors, context.viewer) for change in page.items]
+    changes = [
+        TicketActivityChange.of(
+            change, cursors.of_change(ticket_id, change.position), context.viewer
+        )
+        for change in page.items
+    ]
     return TicketActivityChangeConnection(
         edges=[TicketActivityChangeEdge(node=change, cursor=change.cursor) for change in changes],
         nodes=changes,

@@ -1,7 +1,6 @@
 """The subscription to the changes of a ticket, and its events."""
 
 from collections.abc import AsyncIterator, Hashable
-from contextlib import aclosing
 from functools import cached_property
 from typing import Annotated
 from uuid import UUID
@@ -62,7 +61,7 @@ class TicketActivityChangesPayload:
     def change(self, info: Info) -> TicketActivityChange | None:
         if not isinstance(self.event, SeenChange):
             return None
-        return TicketActivityChange.of(self.event, self.cursors, info.context.viewer)
+        return TicketActivityChange.of(self.event, self.event_id, info.context.viewer)
 
 
 @strawberry.type(
@@ -107,18 +106,13 @@ class Subscription:
         ] = None,
     ) -> AsyncIterator[TicketActivityChangesPayload]:
         context, ticket = info.context, parse_uuid(ticket_id, "ticketId")
-        followed = await context.timeline.follow_changes(
+        cursors = context.timeline.cursors
+        return await context.timeline.follow_changes(
             context.viewer,
             ticket,
             after=context.last_event_id or after,
             wanted=filter.to_domain() if filter else EVERYTHING,
+            tell=lambda event: TicketActivityChangesPayload(
+                ticket_id=ticket, event=event, cursors=cursors
+            ),
         )
-
-        async def payloads() -> AsyncIterator[TicketActivityChangesPayload]:
-            async with aclosing(followed) as events:
-                async for event in events:
-                    yield TicketActivityChangesPayload(
-                        ticket_id=ticket, event=event, cursors=context.timeline.cursors
-                    )
-
-        return payloads()

@@ -210,7 +210,8 @@ class Executor:
         its source raises. Instead of a BUSY error both raise Reconnect, so that the client resumes
         after the last event, and gets no event in part.
         """
-        execution = self._begin(operation, variables, context, extensions)
+        begin = partial(self._begin, operation, variables, context, extensions)
+        execution = begin()
         source = create_source_event_stream(execution.new_core())
         if isawaitable(source):
             source = await source
@@ -221,22 +222,30 @@ class Executor:
         # One left out may have a default, which null has not.
         inner = {name: given[name] for name in operation.inner_variables if name in given}
         key = operation.text, operation.name, encode_json_to_keep(inner), audience
-        return self._events(execution, key, source, around_event)
+        return self._events(execution, begin, key, source, around_event)
 
     async def _events(
         self,
         execution: Execution,
+        begin_again: Callable[[], Execution],
         key: tuple[Hashable, ...],
         source: Any,
         around_event: AroundEvent,
     ) -> AsyncGenerator[Event]:
         async with aclosing(source) as payloads:
             try:
+                is_first = True
                 async for payload in payloads:
                     shared_key = (*key, payload.key)
-                    yield self._shared.get(shared_key) or await around_event(
-                        partial(self._execute_event, execution, shared_key, payload)
-                    )
+                    event = self._shared.get(shared_key)
+                    if event is None:
+                        if execution.plan is None and not is_first:
+                            execution = begin_again()  # each event is an operation that comes again
+                        event = await around_event(
+                            partial(self._execute_event, execution, shared_key, payload)
+                        )
+                    is_first = False
+                    yield event
             except Busy as error:
                 raise Reconnect(error.message) from None
 
@@ -245,9 +254,10 @@ class Executor:
     ) -> Event:
         executed = execution.of_event(payload, ResponseSize(self._max_response_bytes)).run()
         result = await _result(executed)
-        _require_not_busy(result.errors)
+        if result.errors:
+            _require_not_busy(result.errors)
         event = event_of(result, payload.event_id)
-        if not isawaitable(executed):
+        if isinstance(executed, ExecutionResult):
             # An execution that did not wait has read nothing: its result depends on the key alone.
             self._shared.put(shared_key, event)
         return event
@@ -355,7 +365,7 @@ def _require_not_busy(errors: Iterable[GraphQLError]) -> None:
 
 
 async def _result(executed: Any) -> Result:
-    result = await executed if isawaitable(executed) else executed
+    result = executed if isinstance(executed, ExecutionResult) else await executed
     return Result(result.data, result.errors or ())
 
 

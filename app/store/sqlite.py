@@ -317,22 +317,29 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[WaitForCommits]:
-        connection = await self.connect_for_reads()
-        try:
-            version = await connection.data_version()
+        version = await self._version()
+        rested_at = time.monotonic()
+
+        async def wait_for_commits() -> Collection[UUID] | None:
+            nonlocal version, rested_at
+            # The reads that follow from watching take at most a tenth of the time.
+            await asyncio.sleep(max(WATCH_SECONDS, 10 * (time.monotonic() - rested_at)))
+            before, version = version, await self._version()
             rested_at = time.monotonic()
+            return () if version == before else None
 
-            async def wait_for_commits() -> Collection[UUID] | None:
-                nonlocal version, rested_at
-                # Watching, with the reads that follow from it, takes at most a tenth of the time.
-                await asyncio.sleep(max(WATCH_SECONDS, 10 * (time.monotonic() - rested_at)))
-                rested_at = time.monotonic()
-                before, version = version, await connection.data_version()
-                return () if version == before else None
+        yield wait_for_commits
 
-            yield wait_for_commits
-        finally:
-            await connection.close()
+    async def _version(self) -> tuple[SqliteConnection, int | None]:
+        """Return what differs once another process has committed, or an error has come between.
+
+        It is the version of the connection that writes: this process commits on no other one.
+        """
+        connection = await self._write_connection()
+        try:
+            return connection, await connection.data_version()
+        except ValueError:  # it was closed meanwhile, after an error
+            return connection, None
 
     def announce(self, ticket_ids: Collection[UUID]) -> None:
         """Do nothing: other processes notice the commit by `data_version`."""

@@ -8,13 +8,12 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeVar
-from uuid import UUID
 
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
@@ -63,7 +62,7 @@ class Writer:
     wait_seconds: float
     batch_size: int
     max_answer_bytes: int
-    published: Callable[[Collection[UUID]], None]
+    published: Callable[[Sequence[Change]], None]
     idle_seconds: float = IDLE_SECONDS
     spans: Spans | None = None
     batch_sizes: Histogram = field(default_factory=lambda: Histogram(SIZES))
@@ -313,7 +312,7 @@ class Writer:
             changes = _changes(chain.from_iterable(verdicts))
             self._must_erase |= _has_redaction(changes)
             self._count(jobs, changes)
-            self.published({change.ticket.id for change in changes})
+            self.published(changes)
             if events.has_writes:
                 _log_changes(changes)
 
