@@ -47,7 +47,7 @@ ZENDESK_TICKET: JSON = {
             "id": 1001,
             "type": "Comment",
             "author_id": 7,
-            "body": "Smoke comes out of it.",
+            "body": f"Smoke: ![]({ZENDESK}/attachments/token/q3hx/?name=1.png)",
             "html_body": "<p>Smoke comes out of it.</p>",
             "public": True,
             "created_at": "2026-03-01T09:00:00Z",
@@ -58,7 +58,7 @@ ZENDESK_TICKET: JSON = {
                     "file_name": "smoke.jpg",
                     "content_type": "image/jpeg",
                     "size": 2532,
-                    "content_url": f"{ZENDESK}/attachments/smoke.jpg",
+                    "content_url": f"{ZENDESK}/attachments/token/sv7xh/?name=smoke.jpg",
                 }
             ],
         },
@@ -225,9 +225,11 @@ async def test_a_zendesk_ticket_is_read_with_names_times_and_privacy(
     public = await timeline(settings, ZENDESK, "ticket/47")
 
     created = "2026-03-01T09:00:00.000Z"
+    # Without the token, with which anybody could read the file for good.
+    smoke = f"Smoke: ![]({ZENDESK}/attachments/token/…/?name=1.png)"
     expected = [
         ("TICKET_CREATED", "The printer is on fire", False, created, "Ada Lovelace"),
-        ("COMMENT", "Smoke comes out of it.", False, created, "Ada Lovelace"),
+        ("COMMENT", smoke, False, created, "Ada Lovelace"),
         ("DOCUMENT_UPLOAD", "smoke.jpg", False, created, "Ada Lovelace"),
         ("FIELD_CHANGE", None, True, "2026-03-01T09:10:00.000Z", None),
         ("COMMENT", "Is this customer insured?", True, "2026-03-01T09:20:00.000Z", "Grace Hopper"),
@@ -242,7 +244,12 @@ async def test_a_zendesk_ticket_is_read_with_names_times_and_privacy(
         "to": "high",
     }
     [document] = [node for node in nodes if node["activityType"] == "DOCUMENT_UPLOAD"]
-    assert document["metadata"]["bytes"] == 2532
+    assert document["metadata"] == {
+        "zendeskId": 501,
+        "name": "smoke.jpg",
+        "contentType": "image/jpeg",
+        "bytes": 2532,
+    }
 
 
 async def test_a_zammad_ticket_is_read_with_names_times_and_privacy(

@@ -5,7 +5,7 @@ Ids are derived from those of the other system, so that the same record becomes 
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from html.parser import HTMLParser
 from typing import Annotated, Any, Final, TypeVar
@@ -58,6 +58,20 @@ class Entry:
     metadata: JSONObject
     is_private: bool = False
     document: str | None = None
+
+    def upload(self, id_: int, name: str | None, metadata: JSONObject) -> "Entry":
+        """Return the entry of a file that came with this one, so by the same actor, and as private.
+
+        Metadata must not have the file's address where whoever knows it may read the file.
+        """
+        return replace(
+            self,
+            key=f"{self.key}/attachment/{id_}",
+            type=ActivityType.DOCUMENT_UPLOAD,
+            message=name,
+            metadata=metadata,
+            document=f"attachment/{id_}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

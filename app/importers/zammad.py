@@ -158,13 +158,12 @@ def _person(user: _User) -> Person:
 
 def _entries(article: _Article) -> Iterator[Entry]:
     """Yield an article as a comment, and a document for each of its attachments."""
-    author = _actor(article.origin_by_id) or _actor(article.created_by_id)
     is_html = article.content_type == "text/html"
-    yield Entry(
+    entry = Entry(
         key=f"article/{article.id}",
         type=ActivityType.COMMENT,
         at=article.created_at,
-        actor=author,
+        actor=_actor(article.origin_by_id) or _actor(article.created_by_id),
         message=text_of_html(article.body) if is_html else article.body,
         metadata=without_null(
             zammadId=article.id,
@@ -174,23 +173,16 @@ def _entries(article: _Article) -> Iterator[Entry]:
         ),
         is_private=article.internal,
     )
+    yield entry
     for attachment in article.attachments:
         kind = attachment.preferences.get("Mime-Type") or attachment.preferences.get("Content-Type")
-        yield Entry(
-            key=f"article/{article.id}/attachment/{attachment.id}",
-            type=ActivityType.DOCUMENT_UPLOAD,
-            at=article.created_at,
-            actor=author,
-            message=attachment.filename,
-            metadata=without_null(
-                zammadId=attachment.id,
-                name=attachment.filename,
-                contentType=kind,
-                bytes=attachment.size,
-            ),
-            is_private=article.internal,
-            document=f"attachment/{attachment.id}",
+        metadata = without_null(
+            zammadId=attachment.id,
+            name=attachment.filename,
+            contentType=kind,
+            bytes=attachment.size,
         )
+        yield entry.upload(attachment.id, attachment.filename, metadata)
 
 
 def _field_change(row: _HistoryRow) -> Entry:

@@ -4,6 +4,7 @@ https://developer.zendesk.com/api-reference/ticketing/tickets/ticket_comments/
 https://developer.zendesk.com/api-reference/ticketing/tickets/ticket_audits/
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
@@ -34,6 +35,9 @@ _CHANGES: Final = {
 }
 """Events that change a field: its name, or the member with it, and those with its values."""
 
+_TOKEN_OF_FILE: Final = re.compile(r"(/attachments/token/)[^/?\s]+")
+"""In the address of a file: whoever has it may read the file, without an account and for good."""
+
 
 class _From(Source):
     title: str | None = None
@@ -55,7 +59,6 @@ class _Attachment(Source):
     file_name: str | None = None
     content_type: str | None = None
     size: int | None = None
-    content_url: str | None = None
 
 
 class _Comment(Source):
@@ -177,33 +180,24 @@ def _actor(user_id: int | None) -> str | None:
 
 def _entries(comment: _Comment) -> Iterator[Entry]:
     """Yield a comment, and a document for each of its attachments."""
-    author, is_private = _actor(comment.author_id), not comment.public
-    yield Entry(
+    entry = Entry(
         key=f"comment/{comment.id}",
         type=ActivityType.COMMENT,
         at=comment.created_at,
-        actor=author,
-        message=comment.body,
+        actor=_actor(comment.author_id),
+        message=_TOKEN_OF_FILE.sub(r"\1…", comment.body),
         metadata=without_null(zendeskId=comment.id, channel=comment.via.channel),
-        is_private=is_private,
+        is_private=not comment.public,
     )
+    yield entry
     for attachment in comment.attachments:
-        yield Entry(
-            key=f"comment/{comment.id}/attachment/{attachment.id}",
-            type=ActivityType.DOCUMENT_UPLOAD,
-            at=comment.created_at,
-            actor=author,
-            message=attachment.file_name,
-            metadata=without_null(
-                zendeskId=attachment.id,
-                name=attachment.file_name,
-                contentType=attachment.content_type,
-                bytes=attachment.size,
-                url=attachment.content_url,
-            ),
-            is_private=is_private,
-            document=f"attachment/{attachment.id}",
+        metadata = without_null(
+            zendeskId=attachment.id,
+            name=attachment.file_name,
+            contentType=attachment.content_type,
+            bytes=attachment.size,
         )
+        yield entry.upload(attachment.id, attachment.file_name, metadata)
 
 
 def _field_changes(audit: _Audit) -> Iterator[Entry]:
