@@ -50,6 +50,11 @@ class Admission:
     async def _slow_down(self, network: str) -> None:
         now = self.failures.clock()
         window = self.failures.window(network, now)
+        sharing = self.failures.sharing
+        # A flood from many addresses must not keep others waiting for Redis: what is not asked now
+        # is told within a second.
+        if sharing and not sharing.is_busy:
+            await self.failures.learn(window)
         self.failures.charge(window, 1)
         if window.used <= self.failures.amount:
             return
@@ -69,12 +74,15 @@ class Admission:
 
 
 def _network(scope: Scope) -> str:
-    """Return the address of the client; of IPv6 the network, all of which one client may have."""
-    host = str((scope.get("client") or ("",))[0])
+    """Return the address of the client; of IPv6 the network, all of which one client may have.
+
+    All clients without an address are one: a proxy may pass on whatever text they invent.
+    """
     try:
-        address = ip_address(host)
+        address = ip_address(str((scope.get("client") or ("",))[0]))
     except ValueError:
-        return host
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
-        return str(int(address) >> _NETWORK_BITS)
-    return host
+        return ""
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or int(address) >> _NETWORK_BITS)
+    return str(address)

@@ -91,9 +91,9 @@ def create_app(
     providers = settings.identity_providers
     verifier = TokenVerifier.of(providers) if providers else None
     authenticate = Authentication(timeline.reader, timeline.writer, clock, verifier).authenticate
-    admission = _admission(settings, authenticate, monotonic)
-    admit = admission.admit if admission else lambda _scope, header: authenticate(header)
     shared = _shared_counts(settings)
+    admission = _admission(settings, authenticate, shared, monotonic)
+    admit = admission.admit if admission else lambda _scope, header: authenticate(header)
     limits = _rate_limits(settings, shared, monotonic)
     contexts = Contexts(timeline, settings.query_deadline_seconds, turns)
     traced = tracing.contexts(contexts) if tracing else contexts
@@ -249,18 +249,25 @@ async def running(timeline: Timeline) -> AsyncIterator[None]:
 
 
 def _admission(
-    settings: Settings, authenticate: Authenticate, clock: Callable[[], float]
+    settings: Settings,
+    authenticate: Authenticate,
+    shared: SharedCounts | None,
+    clock: Callable[[], float],
 ) -> Admission | None:
     failures = settings.rate_limit_failures
     if not failures:
         return None
-    return Admission(authenticate, RateLimit("failures", failures, clock))
+    return Admission(authenticate, RateLimit("failures", failures, clock, shared))
 
 
 def _shared_counts(settings: Settings) -> SharedCounts | None:
     url = settings.rate_limit_redis_url
-    has_limits = settings.rate_limit_requests or settings.rate_limit_cost
-    return SharedCounts(url) if url and has_limits else None
+    limits = (
+        settings.rate_limit_requests,
+        settings.rate_limit_cost,
+        settings.rate_limit_failures,
+    )
+    return SharedCounts(url) if url and any(limits) else None
 
 
 def _rate_limits(

@@ -1,7 +1,7 @@
 """Limits what one token may ask for in a minute: requests, and the cost of its operations.
 
 The minute of a token begins with its first request, and the counts are in memory. Processes that
-are given `app.shared_counts` tell each other of theirs.
+are given `app.shared_counts` tell each other of theirs. `app.admission` counts addresses so.
 """
 
 import asyncio
@@ -29,6 +29,10 @@ Header = tuple[bytes, bytes]
 class Sharing(Protocol):
     """Tells other processes what was counted here, and learns what they counted."""
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether who asks now has to wait until others have been answered."""
+
     def note(self, window: "Window") -> None:
         """Tell the count of the window within a second."""
 
@@ -41,7 +45,7 @@ class Sharing(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Window:
-    """What one token has used of one limit in the minute that ends at `ends_at`.
+    """What one token, or address, has used of one limit in the minute that ends at `ends_at`.
 
     `untold` of it has not been told to other processes, `told_at` is when they were told last, and
     `telling` tells them now.
@@ -65,7 +69,7 @@ class Window:
 
 @dataclass(slots=True, eq=False)
 class RateLimit:
-    """An amount that each key, such as a token, may use in a minute. `clock` is monotonic."""
+    """An amount that each key, a token or an address, may use in a minute. `clock` is monotonic."""
 
     name: str
     amount: int
@@ -85,9 +89,7 @@ class RateLimit:
 
     async def take(self, window: Window, amount: int) -> None:
         """Use an amount of what is left. Raises RateLimited, and then nothing is used."""
-        # Others may have counted on while this request waited.
-        while self.sharing and self.sharing.is_due(window):
-            await self.sharing.tell(window)
+        await self.learn(window)
         if window.used + amount > self.amount:
             seconds = window.seconds_left(self.clock())
             raise RateLimited(
@@ -96,6 +98,12 @@ class RateLimit:
                 seconds,
             )
         self.charge(window, amount)
+
+    async def learn(self, window: Window) -> None:
+        """Learn what other processes have counted, where it is time to ask them."""
+        # Others may have counted on while this request waited.
+        while self.sharing and self.sharing.is_due(window):
+            await self.sharing.tell(window)
 
     def charge(self, window: Window, amount: int) -> None:
         """Use an amount, also where less is left."""

@@ -1,9 +1,10 @@
 """Shares the counts of rate limits between processes, in Redis or Valkey.
 
-A process tells its counts each second, and before it counts more than a twentieth of a limit, and
-learns in return what all have counted. So each may pass a limit by a twentieth. A request waits for
-an answer at most WAIT_SECONDS. Once the server has not answered, none waits: each process goes on
-by its own counts, and asks each second whether the server is back.
+A process tells its counts, of tokens and of addresses without a valid one, each second, and before
+it counts more than a twentieth of a limit, and learns in return what all have counted. So each may
+pass a limit by a twentieth. A request waits for an answer at most WAIT_SECONDS. Once the server has
+not answered, none waits: each process goes on by its own counts, and asks each second whether the
+server is back.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ _SHARE: Final = 20
 
 _GIVE_UP_SECONDS: Final = 1.0
 _CONNECTIONS: Final = 8
+_WAIT_PARTS: Final = 10
 _PREFIX: Final = "ticket-activity"
 _PROBE: Final = "probe"
 
@@ -82,6 +84,10 @@ class SharedCounts:
             or time.monotonic() - window.told_at >= TELL_SECONDS
         )
 
+    @property
+    def is_busy(self) -> bool:
+        return self._connections.locked()
+
     async def tell(self, window: Window) -> None:
         """Add what was counted here to what all have counted, and take over the sum.
 
@@ -121,11 +127,14 @@ class SharedCounts:
 
     async def _in_time(self, task: "asyncio.Task[None]") -> bool:
         """Wait for an answer, but not for long. Return whether there is one."""
-        # The task goes on: redis-py may take seconds to clean up after a cancelled command.
-        done, _ = await asyncio.wait([task], timeout=WAIT_SECONDS)
-        if not done:
-            self._note_failure(f"within {WAIT_SECONDS} seconds")
-        return bool(done)
+        # The task goes on: redis-py may take seconds to clean up after a cancelled command. Waiting
+        # in parts lets an event loop that is behind read an answer that came in time.
+        for _ in range(_WAIT_PARTS):
+            done, _pending = await asyncio.wait([task], timeout=WAIT_SECONDS / _WAIT_PARTS)
+            if done:
+                return True
+        self._note_failure(f"within {WAIT_SECONDS} seconds")
+        return False
 
     def _note_failure(self, reason: str) -> None:
         self.failures += 1

@@ -323,6 +323,41 @@ async def test_the_addresses_of_one_network_of_ipv6_are_one(settings: Settings) 
         await asyncio.gather(held, return_exceptions=True)
 
 
+@pytest.mark.parametrize(
+    "addresses",
+    [("192.0.2.1", "::ffff:192.0.2.1"), ("", "no address"), ("2001:db8::", "2001:DB8:0:0::1")],
+)
+async def test_an_address_is_one_however_it_is_written(
+    settings: Settings, addresses: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "HELD_SECONDS", 0)
+    async with limited(settings, rate_limit_failures=1) as service:
+        for address in addresses:
+            await send_from(address, service)
+        counts = service.app.state.measure()
+
+    assert counts["ticket_activity_slowed_authentications", ()] == [1]
+
+
+@pytest.mark.parametrize("trusted", ["", "127.0.0.1"])
+async def test_what_a_client_says_of_its_address_makes_it_no_other(
+    settings: Settings, trusted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy appends the address that it sees to what the client has sent."""
+    monkeypatch.setattr(admission, "HELD_SECONDS", 0)
+    async with (
+        limited(settings, rate_limit_failures=1, trusted_proxies=trusted) as service,
+        serving(service.app, service.settings) as origin,
+        httpx2.AsyncClient(base_url=origin) as http,
+    ):
+        for number in range(5):
+            said = f"198.51.100.{number}, 192.0.2.1"
+            await http.get(NO_ENTRY, headers={"X-Forwarded-For": said})
+        counts = service.app.state.measure()
+
+    assert counts["ticket_activity_slowed_authentications", ()] == [4]
+
+
 async def test_the_address_is_the_one_that_a_named_proxy_gives(settings: Settings) -> None:
     behind = {"rate_limit_failures": 1, "trusted_proxies": "127.0.0.1"}
     async with (

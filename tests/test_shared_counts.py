@@ -13,11 +13,12 @@ import httpx2
 import pytest
 import redis
 
-from app import shared_counts
+from app import admission, shared_counts
 from app.settings import Settings
 from tests.support.process import serve
 from tests.support.redis import COMMAND, RedisServer, running_redis
 from tests.support.service import Client, Service, start
+from tests.test_rate_limits import send_from
 
 pytestmark = [
     pytest.mark.any_engine,
@@ -26,6 +27,7 @@ pytestmark = [
 
 QUERY = "{ rateLimit { remaining } }"
 COST = 6
+SLOWED = "ticket_activity_slowed_authentications", ()
 
 
 @pytest.fixture
@@ -207,6 +209,42 @@ async def test_a_service_starts_without_its_redis(settings: Settings, server: Re
         statuses = [(await ask(service, client)).status_code for _ in range(2)]
 
     assert statuses == [200, 429]
+
+
+@PATIENT
+async def test_an_address_has_its_failures_once_in_all_processes(
+    settings: Settings, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "HELD_SECONDS", 0)
+    async with processes(2, settings, server, rate_limit_failures=10) as services:
+        answers = [await send_from("192.0.2.1", service) for _ in range(10) for service in services]
+        slowed = [service.app.state.measure()[SLOWED] for service in services]
+        await send_from("192.0.2.2", services[0])
+        after_another = services[0].app.state.measure()[SLOWED]
+
+    assert {answer.status_code for answer in answers} == {401}
+    assert 8 <= sum(count for [count] in slowed) <= 10  # each process may pass it by one
+    assert after_another == slowed[0]
+
+
+async def test_without_its_redis_a_process_counts_failures_for_itself(
+    settings: Settings, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "HELD_SECONDS", 0)
+    async with processes(1, settings, server, rate_limit_failures=10) as [service]:
+        server.send(signal.SIGSTOP)
+        began = time.monotonic()
+
+        flood = await asyncio.gather(
+            *(send_from(f"192.0.2.{number}", service) for number in range(50))
+        )
+        seconds = time.monotonic() - began
+        await asyncio.gather(*(send_from("198.51.100.1", service) for _ in range(12)))
+        counts = service.app.state.measure()
+
+    assert {answer.status_code for answer in flood} == {401}
+    assert seconds < 1
+    assert counts[SLOWED] == [2]
 
 
 def test_workers_share_their_counts(tmp_path: Path, server: RedisServer) -> None:

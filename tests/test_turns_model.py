@@ -133,6 +133,9 @@ class TurnsMachine(RuleBasedStateMachine):
         self.by_task: dict[Any, Request] = {}
         self.forced_at, self.forced_used, self.forced = 0.0, 0.0, Account()
         self.ends: Counter[str] = Counter()
+        self.cancels_next = False
+        self.faults: list[BaseException] = []
+        self.loop.set_exception_handler(lambda _, said: self.faults.append(said["exception"]))
 
     @initialize(max_wait=st.sampled_from([0.3, 1000]), half_life=st.sampled_from([1.0, NEVER]))
     def open(self, max_wait: float, half_life: float) -> None:
@@ -187,6 +190,10 @@ class TurnsMachine(RuleBasedStateMachine):
                 request.task.cancel()
         self._settle()
 
+    @rule()
+    def cancel_the_next_whose_turn_comes(self) -> None:
+        self.cancels_next = True
+
     @rule(seconds=st.sampled_from([0.001, 0.004, 0.06, 0.4, 2.5]))
     def let_pass(self, seconds: float) -> None:
         self.loop.run_until_complete(asyncio.sleep(seconds))
@@ -228,11 +235,17 @@ class TurnsMachine(RuleBasedStateMachine):
             queue.remove(request)
 
     def _settle(self) -> None:
-        async def turns_of_the_loop() -> None:
-            for _ in range(10):
-                await asyncio.sleep(0)
+        """Let everything run that can run now, and what is due because that took time."""
 
-        self.loop.run_until_complete(turns_of_the_loop())
+        async def until_nothing_is_ready() -> None:
+            idle = 0
+            while idle < 3:
+                await asyncio.sleep(0)
+                idle = 0 if self.loop._ready else idle + 1  # type: ignore[attr-defined]
+
+        self.loop.run_until_complete(until_nothing_is_ready())
+        for fault in self.faults:
+            raise fault
 
     # What may happen
 
@@ -251,6 +264,11 @@ class TurnsMachine(RuleBasedStateMachine):
         if not self._may_begin(token):
             assert not is_at_once
             self._force(account)
+        if self.cancels_next and not is_at_once:
+            self.cancels_next = False
+            request = account.queue[0]
+            request.cancelled = True
+            self.loop.call_soon(request.task.cancel)  # before it runs
         account.in_work += 1
         account.begun_at = self.clock()
 
@@ -325,7 +343,9 @@ class TurnsMachine(RuleBasedStateMachine):
         if not waiting or any(one.in_work for one in waiting):
             return
         taken = self.forced.used - self.forced_used
-        due = max(self.forced_at, *(one.queue[0].asked_at for one in waiting))
+        # One that is in work keeps its token from that turn.
+        ends = [one.present_until - PRESENCE_SECONDS for one in waiting]
+        due = max(self.forced_at, *ends, *(one.queue[0].asked_at for one in waiting))
         meanwhile = sum(sum(one.uses) for one in self.requests if one.ended_at > due)
         assert now <= due + max(FORCED_SECONDS, taken) + meanwhile + 0.01
 

@@ -39,7 +39,7 @@ class RateLimitSettings(Section):
     rate_limit_redis_url: str = Field(
         default="",
         description=(
-            "Redis or Valkey in which processes share the counts of tokens, such as "
+            "Redis or Valkey in which processes share the counts of tokens and addresses, such as "
             "`redis://:password@cache.internal:6379/0`; without it each process counts for itself."
         ),
     )
