@@ -55,6 +55,19 @@ def test_the_container_serves_as_another_user_and_writes_to_its_volume_alone(
     assert "Read-only file system" in refused.communicate()[1]
 
 
+def test_the_image_has_what_any_setting_needs(image: Stage) -> None:
+    """Each of these is refused where its extra is not installed."""
+    settings = [
+        "TICKET_ACTIVITY_DATABASE_URL=postgresql+asyncpg://service:secret@database/tickets",
+        "TICKET_ACTIVITY_RATE_LIMIT_REDIS_URL=valkey://counts:6379/0",
+        "TICKET_ACTIVITY_OPENTELEMETRY=true",
+    ]
+
+    checked = image.run(["env", *settings, "ticket-activity", "check-config"], is_read_only=True)
+
+    assert checked.startswith("The settings are right.")
+
+
 def test_the_image_is_sent_only_what_it_copies(image: Stage) -> None:
     folders = {file.partition("/")[0] for file in context()}
 

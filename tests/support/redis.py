@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ class RedisServer:
 
     folder: Path
     port: int
+    options: Sequence[str]
     popen: "subprocess.Popen[bytes]" = field(init=False)
 
     @property
@@ -28,10 +29,10 @@ class RedisServer:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         assert COMMAND
-        options = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self.folder)}
-        words = [word for option in options.items() for word in option]
+        own = {"--port": str(self.port), "--bind": "127.0.0.1", "--dir": str(self.folder)}
+        words = [word for option in own.items() for word in option]
         self.popen = subprocess.Popen(
-            [COMMAND, *words, "--save", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [COMMAND, *self.options, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         while not self._answers():
             assert self.popen.poll() is None, "the server ended"
@@ -53,10 +54,10 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis() -> Iterator[RedisServer]:
+def running_redis(options: Sequence[str] = ("--save", "")) -> Iterator[RedisServer]:
     folder = Path(tempfile.mkdtemp(prefix="ticket-activity-redis-"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = RedisServer(folder, taken.getsockname()[1])
+        server = RedisServer(folder, taken.getsockname()[1], options)
     server.start()
     try:
         yield server
