@@ -16,6 +16,7 @@ from uuid import UUID
 from app.errors import Unauthenticated
 
 _TOKEN = re.compile(r"tka_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+_MAX_HEADER = 16 * 1024
 _BEARER = re.compile(r"bearer +([!-~]+) *", re.ASCII | re.IGNORECASE)
 
 
@@ -89,6 +90,8 @@ def parse_bearer(header: str | None) -> str:
     """
     if header is None:
         raise Unauthenticated("A bearer token is required: Authorization: Bearer <token>.")
+    if len(header) > _MAX_HEADER:
+        raise Unauthenticated(f"The Authorization header is longer than {_MAX_HEADER} characters.")
     if not (bearer := _BEARER.fullmatch(header)):
         raise _malformed()
     return bearer[1]

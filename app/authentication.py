@@ -27,6 +27,9 @@ TOKEN_TTL: Final = timedelta(seconds=2)
 _KNOWN_SIZE: Final = 10_000
 _UNKNOWN_SIZE: Final = 10_000
 _USE_RESOLUTION: Final = timedelta(minutes=1)
+_MAX_HEADER: Final = 128
+"""Longest header to keep, in characters: around a token there may be any number of spaces."""
+
 _OWNER: Final = ""  # of reads made before the token is known
 
 K = TypeVar("K")
@@ -76,8 +79,9 @@ class Authentication:
                 self._record_actor(verified.actor, verified.issued_at)
                 return verified.viewer
             known = await self._check(parse_token(bearer), now)
-            # By the whole header: the same one again within the moment needs no hashing.
-            _keep(self._accepted, authorization or "", known, _KNOWN_SIZE)
+            if len(header := authorization or "") <= _MAX_HEADER:
+                # By the whole header: the same one again within the moment needs no hashing.
+                _keep(self._accepted, header, known, _KNOWN_SIZE)
         self._record_use(known, now)
         return known.viewer
 

@@ -30,6 +30,7 @@ _SHARE: Final = 20
 _GIVE_UP_SECONDS: Final = 1.0
 _CONNECTIONS: Final = 8
 _WAIT_PARTS: Final = 10
+_MAX_WAITING: Final = 10_000
 _PREFIX: Final = "ticket-activity"
 _PROBE: Final = "probe"
 
@@ -73,7 +74,8 @@ class SharedCounts:
             await self._storage.bridge.get_connection().aclose()
 
     def note(self, window: Window) -> None:
-        self._waiting.add(window)
+        if len(self._waiting) < _MAX_WAITING:  # else its next count may find room
+            self._waiting.add(window)
 
     def is_due(self, window: Window) -> bool:
         if self.is_away or window.used >= window.limit.amount:

@@ -1,5 +1,6 @@
 """Bearer tokens through the doors: which are refused, what is recorded, what is kept secret."""
 
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 
@@ -169,6 +170,33 @@ async def test_the_scheme_is_read_in_any_case(service: Service, scheme: str) -> 
 
 
 # What is recorded
+
+
+async def test_a_header_may_have_spaces_but_not_any_number(service: Service) -> None:
+    client = await service.client()
+    await assert_accepted(service, client, "Bearer   ")
+
+    detail = await assert_refused(service, f"Bearer {' ' * 16 * 1024}{client.token}")
+
+    assert detail == "The Authorization header is longer than 16384 characters."
+
+
+async def test_a_token_between_spaces_is_not_kept_once_for_each_number_of_them(
+    service: Service,
+) -> None:
+    client = await service.client()
+    await assert_accepted(service, client)
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            headers = {"Authorization": f"Bearer {' ' * (15_000 + number)}{client.token}"}
+            answer = await service.http.get(activity_url(MISSING, MISSING), headers=headers)
+            assert answer.status_code == 404
+        kept, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 1_000_000
 
 
 async def test_the_last_use_is_recorded_with_a_write(service: Service) -> None:
