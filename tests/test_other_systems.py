@@ -671,4 +671,4 @@ def test_the_commands_of_the_readme_put_together_what_the_apis_answer(tmp_path: 
 def test_the_address_of_the_other_system_must_be_given(capsys: Output, tmp_path: Path) -> None:
     [line] = refusal(capsys, "import", str(tmp_path / "x"), "--format", "zammad")
 
-    assert "--namespace is the address of the other system" in line
+    assert "Give --format and --namespace together" in line

@@ -24,11 +24,15 @@ def check_health(_options: argparse.Namespace) -> None:
         response = connection.getresponse()
         answer = response.read(_MAX_ANSWER_BYTES).decode(errors="replace")
     except (OSError, HTTPException) as error:
-        raise OperatorError(f"No answer from {host} port {settings.port}: {error}.") from None
+        raise OperatorError(
+            f"No answer from {host} port {settings.port}: {error}. Does the service run there? "
+            "TICKET_ACTIVITY_HOST and TICKET_ACTIVITY_PORT say where it is asked."
+        ) from None
     finally:
         connection.close()
     if response.status != HTTPStatus.OK:
-        raise OperatorError(f"{host} port {settings.port} answers {response.status}: {answer}")
+        line = " ".join(answer.split())
+        raise OperatorError(f"{host} port {settings.port} answers {response.status}: {line}")
     print(answer)
 
 

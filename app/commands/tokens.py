@@ -35,7 +35,9 @@ def list_all(_options: argparse.Namespace) -> None:
 def revoke(options: argparse.Namespace) -> None:
     revoking = partial(revoke_token, token_id=options.id, revoked_at=utc_now())
     if not asyncio.run(with_database(read_settings(), lambda database: database.write(revoking))):
-        raise OperatorError(f"There is no token with the id {options.id}.")
+        raise OperatorError(
+            f"There is no token with the id {options.id}; `ticket-activity token list` shows them."
+        )
     print(f"Revoked {options.id}; running processes refuse it within 5 seconds.")
 
 

@@ -71,8 +71,8 @@ def import_(options: argparse.Namespace) -> None:
     """Read a file into the database that the settings name."""
     if (options.format == OWN_FORMAT) != (options.namespace is None):
         raise OperatorError(
-            "--namespace is the address of the other system, such as https://example.zendesk.com: "
-            "it goes with --format, and no import of another system without it."
+            "Give --format and --namespace together for tickets of another system, or neither: "
+            "--namespace is its address, such as https://example.zendesk.com."
         )
     refusals = Refusals(stops=options.on_error == "stop")
     try:
@@ -148,7 +148,7 @@ def _partial(file: Path) -> Path:
 def _new_file(file: Path) -> BinaryIO:
     """Open a file that is readable by its owner alone, and has its name once it is complete."""
     if file.exists():
-        raise OperatorError(f"{file} exists already, and is left as it is.")
+        raise OperatorError(f"{file} exists already, and is left as it is: name another.")
     try:
         descriptor = os.open(_partial(file), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as error:

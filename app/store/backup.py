@@ -50,9 +50,9 @@ def restore(backup: Path, target: Path, *, replaces: bool) -> Path | None:
     if not backup.exists():
         raise DatabaseUnusable(f"There is no backup {backup}.")
     if not replaces:
-        _require_absent(target)
+        _require_absent(target, "with --replace it is kept beside the backup's copy")
     kept = target.with_name(f"{target.name}.before-restore")
-    _require_absent(kept)
+    _require_absent(kept, "move it away first")
     _require_unused(target)
     with _written_in_full(target) as partial:
         with _connected(backup) as source, closing(sqlite3.connect(partial)) as copy:
@@ -64,10 +64,10 @@ def restore(backup: Path, target: Path, *, replaces: bool) -> Path | None:
     return kept if kept.exists() else None
 
 
-def _require_absent(target: Path) -> None:
+def _require_absent(target: Path, otherwise: str = "name another") -> None:
     for file in (target, *(target.with_name(target.name + end) for end in _JOURNALS)):
         if file.exists():
-            raise DatabaseUnusable(f"{file} exists already, and is left as it is.")
+            raise DatabaseUnusable(f"{file} exists already, and is left as it is: {otherwise}.")
 
 
 def _require_unused(target: Path) -> None:

@@ -128,6 +128,11 @@ class Importer:
             line = LINES.validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
+            if first["type"] == "union_tag_not_found":
+                raise InvalidInput(
+                    "it has no member kind, which each line of an export has; tickets of another "
+                    "system need --format"
+                ) from None
             place = ".".join(map(str, first["loc"])) or "the line"
             raise InvalidInput(f"{place}: {first['msg']}") from None
         if line["kind"] == "entry" or line["kind"] == "change":
