@@ -16,7 +16,7 @@ from app.activity.actors import ActorUpdate
 from app.auth import IssuedToken, Scope, Token, Viewer, parse_bearer, parse_token
 from app.errors import TokenExpired, Unauthenticated
 from app.identity.tokens import TokenVerifier, is_jwt
-from app.store.actors import record_actor
+from app.store.actors import hold_actors, record_actor
 from app.store.reader import Reader
 from app.store.tokens import find_tokens
 from app.store.writer import Writer
@@ -127,7 +127,7 @@ class Authentication:
             return
         _keep(self._named, actor.id, issued_at, _KNOWN_SIZE)
         store = partial(record_actor, update=actor, issued_at=issued_at)
-        self.writer.add_chore(store, "the name of an actor")
+        self.writer.add_chore(store, "the name of an actor", hold_actors)
 
     def _record_use(self, known: _KnownToken, now: datetime) -> None:
         recorded_at = known.use_recorded_at

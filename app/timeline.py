@@ -18,7 +18,7 @@ from sqlmodel import Session
 
 from app.activity import policy
 from app.activity.actors import Actor, ActorUpdate, check_actors
-from app.activity.commands import Command, RedactActivity
+from app.activity.commands import Command
 from app.activity.cursors import FeedCursors, FeedPosition
 from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
@@ -32,7 +32,7 @@ from app.errors import (
     TooManyStreams,
     UserError,
 )
-from app.store.actors import upsert_actors
+from app.store.actors import hold_actors, upsert_actors
 from app.store.feed import Feed
 from app.store.history import load_cursor_key
 from app.store.idempotency import has_come_before, load_answer
@@ -101,9 +101,10 @@ class Timeline:
         upsert = partial(upsert_actors, now=self.clock())
         work = partial(upsert, updates=updates)
         if step is None:
-            return await self.writer.run_chore(work)
+            return await self.writer.run_chore(work, hold_actors)
         nothing = [ActorUpdate(update.id) for update in updates]
-        return await self.writer.run_step(step, work, partial(upsert, updates=nothing))
+        again = partial(upsert, updates=nothing)
+        return await self.writer.run_step(step, work, again, hold_actors)
 
     async def keyed_request(self, viewer: Viewer, key: str, *request: object) -> KeyedRequest:
         """Return a request with an idempotency key, given as JSON values.
@@ -166,7 +167,7 @@ class Timeline:
 
     async def _prepare(self, viewer: Viewer, commands: Sequence[Command]) -> None:
         """Make short the unit of work of commands that redact."""
-        if policy.can_redact(viewer) and any(isinstance(one, RedactActivity) for one in commands):
+        if policy.may_redact(viewer, commands):
             await self.sweeper.forget_answers()
 
     def _checked(self, command: Command | UserError) -> Command | UserError:

@@ -83,7 +83,9 @@ async def test_every_statement_searches_by_an_index(service: Service) -> None:
     plans = {
         statement: await service.explain(statement, parameters)
         for statement, parameters in executed
-        if not isinstance(parameters, list) and not statement.startswith(("BEGIN", "INSERT"))
+        if not isinstance(parameters, list)
+        # The latter two where a shared read is ended, on a busy machine.
+        and not statement.startswith(("BEGIN", "INSERT", "ROLLBACK", "SET"))
     }
     assert len(plans) > 10
     assert {statement: scans(plan) for statement, plan in plans.items() if scans(plan)} == {}

@@ -396,6 +396,9 @@ async def test_a_redaction_waits_for_the_keys_that_are_being_claimed(settings: S
             redact = RedactActivity(ticket.ticket_id, comment.activity_id, reason="asked")
             redacting = asyncio.create_task(timeline.submit(ADA, redact))
             await until_somebody_waits(other)
+            # As who has claimed a key does. That what waits holds a ticket would be a deadlock.
+            lock = "SELECT id FROM ticket WHERE id = $1 FOR UPDATE NOWAIT"
+            assert await other.fetchval(lock, ticket.ticket_id) == ticket.ticket_id
         await redacting
 
         assert await other.fetchval("SELECT body FROM idempotency_key") is None

@@ -23,6 +23,12 @@ from tests.support.service import (
     start,
 )
 
+UPSERT_ACTORS = """
+mutation Name($input: UpsertActorsInput!) {
+  upsertActors(input: $input) { userErrors { code } }
+}
+"""
+
 
 @pytest.fixture
 async def clients(settings: Settings) -> AsyncIterator[list[Client]]:
@@ -134,3 +140,22 @@ async def test_the_times_of_a_ticket_do_not_go_back_where_the_clocks_differ(
         assert states == sorted(states, key=itemgetter(1))
         told = (await feed(there, entry["ticketId"]))["nodes"]
         assert [change["ticketActivity"]["version"] for change in told[-4:]] == [2, 3, 4, 5]
+
+
+@pytest.mark.postgresql
+async def test_processes_that_name_actors_wait_for_each_other_in_one_order(
+    clients: list[Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else two of them wait for each other, until PostgreSQL ends one after a second."""
+    actors = [str(uuid4()) for _ in range(8)]
+    for number in range(4):
+        payloads = await asyncio.gather(
+            *(
+                client.mutate(UPSERT_ACTORS, actors=[{"id": id_, "name": f"{number}"}])
+                for client, ids in zip(clients, (actors, reversed(actors)), strict=True)
+                for id_ in ids
+            )
+        )
+        assert {code_of(payload) for payload in payloads} == {"ok"}
+
+    assert "is repeated" not in caplog.text

@@ -1,9 +1,11 @@
 """Decides who may see and change what, and why not. Nothing else decides that."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from uuid import UUID
 
+from app.activity.commands import Command, RedactActivity
 from app.activity.state import (
     AUTHORED_TYPES,
     Activity,
@@ -104,6 +106,11 @@ def require_visible(
 def can_redact(viewer: Viewer) -> bool:
     """Return whether the viewer may redact any entry that they see."""
     return Scope.MODERATE in viewer.scopes
+
+
+def may_redact(viewer: Viewer, commands: Sequence[Command]) -> bool:
+    """Return whether something may be redacted when the commands are carried out."""
+    return can_redact(viewer) and any(isinstance(one, RedactActivity) for one in commands)
 
 
 def require_redact(

@@ -16,11 +16,22 @@ from app.store.parameters import is_among
 
 _FIND = select(*rows.ACTOR_COLUMNS).where(is_among(rows.ACTOR.c.id, "ids"))
 _CONTENT: Final = ("name", "avatar_url")
+_LOCK: Final = 6_273_940_115
+"""Any number that nothing else in the database locks."""
 
 
 def load_actors(session: Session, ids: Sequence[UUID]) -> dict[UUID, Actor]:
     """Return the actors of whom anything is known."""
     return {row[0]: Actor(*row) for row in session.exec(_FIND, params={"ids": ids})}
+
+
+def hold_actors(session: Session) -> None:
+    """Let no other process name actors until the end of the transaction.
+
+    Those of one unit of work are named in any order, so two of them would wait for each other.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})").close()
 
 
 def upsert_actors(session: Session, updates: Sequence[ActorUpdate], now: datetime) -> list[Actor]:

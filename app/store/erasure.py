@@ -72,14 +72,14 @@ def replace_in_tickets(
 ) -> tuple[UUID | None, int]:
     """Replace the id on the next tickets; return the last of them and how many rows changed.
 
-    The tickets are locked, since the writer writes back what it has read of them. Those that
-    change are another edition from then on: no process shows what it has cached of them.
+    The tickets are locked as the writer locks them, since it writes back what it has read of them.
+    Those that change are another edition from then on: no process shows what it has cached of them.
     """
     connection = session.connection()
     ids = select(rows.TICKET.c.id).order_by(rows.TICKET.c.id).limit(TICKETS_AT_A_TIME)
     if after is not None:
         ids = ids.where(rows.TICKET.c.id > after)
-    found = connection.execute(ids.with_for_update()).scalars().all()
+    found = connection.execute(ids.with_for_update(key_share=True)).scalars().all()
     if not found:
         return None, 0
     changed, count = set[UUID](), 0

@@ -50,7 +50,7 @@ _KEPT = (
     .where(text(NOT_FORGOTTEN))
     .order_by(_KEY.owner, _KEY.key)
     .limit(bindparam("size"))
-    .with_for_update()
+    .with_for_update(skip_locked=True)
 )
 _COUNT_KEPT = select(func.count()).select_from(rows.IDEMPOTENCY_KEY).where(text(NOT_FORGOTTEN))
 _FORGET = update(rows.IDEMPOTENCY_KEY).values(
@@ -202,6 +202,22 @@ def find_full_owners(session: Session, maximum: int) -> frozenset[str]:
     return frozenset(session.exec(_FULL, params={"maximum": maximum}))
 
 
+def hold_keys(session: Session) -> None:
+    """Let no other process claim or change a key until the end of the transaction.
+
+    What redacts does so first of all, before it locks a ticket: whoever has claimed a key waits for
+    tickets. A key that was claimed after `forget_answers` would keep its answer, which may have
+    been read before the COMMIT.
+    """
+    _lock(session, "SHARE ROW EXCLUSIVE")  # the weakest mode that also keeps two of these apart
+
+
+def _lock(session: Session, mode: str) -> None:
+    if session.get_bind().dialect.name == "postgresql":
+        lock = f"LOCK TABLE idempotency_key IN {mode} MODE"
+        session.connection().exec_driver_sql(lock).close()
+
+
 def forget_answers(session: Session) -> None:
     """Remove all answers, for good: any of them may show what is redacted.
 
@@ -209,9 +225,7 @@ def forget_answers(session: Session) -> None:
     answered, long after it claimed its key. The outcomes of the steps stay, so a repeat has no
     effect and is answered anew. An answer that is on its way is not kept when it comes.
     """
-    if session.get_bind().dialect.name == "postgresql":
-        # A key claimed from now on would stay, and its answer may be read before this COMMIT.
-        session.exec(text("LOCK TABLE idempotency_key IN SHARE MODE"))  # type: ignore[call-overload]
+    hold_keys(session)
     session.exec(_FORGET_ALL)
 
 
@@ -221,7 +235,11 @@ def count_answers(session: Session) -> int:
 
 
 def forget_some_answers(session: Session, size: int) -> int:
-    """Remove some of the answers, as `forget_answers` does; return of how many keys."""
+    """Remove some of the answers, as `forget_answers` does; return of how many keys.
+
+    Not of keys that others have claimed at this moment.
+    """
+    _lock(session, "ROW EXCLUSIVE")  # that of the UPDATE, before rows that others may wait for
     keys = [(row[0], row[1]) for row in session.exec(_KEPT, params={"size": size})]
     if keys:
         session.exec(_FORGET_SOME, params={"keys": keys})

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlmodel import Session
 
+from app.activity import policy
 from app.activity.commands import Command
 from app.activity.idempotency import Step
 from app.auth import Viewer
@@ -52,12 +53,21 @@ class Job(Waiting):
     def ticket_ids(self) -> set[UUID]:
         return set[UUID]().union(*(command.ticket_ids for command in self.commands))
 
+    @property
+    def may_redact(self) -> bool:
+        return policy.may_redact(self.viewer, self.commands)
+
 
 @dataclass(slots=True, eq=False)
 class Chore(Waiting):
-    """Work in a unit of work that is no command."""
+    """Work in a unit of work that is no command.
+
+    `hold` keeps other processes from such work. It runs first of all in the unit of work, which
+    then holds nothing that they wait for.
+    """
 
     work: Callable[[Session], Any]
+    hold: Callable[[Session], None] | None = None
 
 
 def settle_all(waiting: Iterable[Waiting], verdict: Exception) -> None:

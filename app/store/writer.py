@@ -34,7 +34,7 @@ from app.store.engine import Database
 from app.store.errors import CommitFailed, StoreError
 from app.store.faults import Fault, as_told, fault_of, is_about_a_value
 from app.store.held_tickets import HeldTickets
-from app.store.idempotency import Keys, forget_answers
+from app.store.idempotency import Keys, forget_answers, hold_keys
 from app.store.jobs import Chore, Job, Waiting, settle_all
 from app.store.tokens import record_token_uses
 
@@ -128,14 +128,16 @@ class Writer:
         verdicts: Sequence[Verdict] = await self._answer(job)
         return verdicts
 
-    async def run_chore(self, work: Callable[[Session], T]) -> T:
+    async def run_chore(
+        self, work: Callable[[Session], T], hold: Callable[[Session], None] | None = None
+    ) -> T:
         """Return what a short function returns, after its COMMIT, which it shares with commands.
 
-        Raises Busy, StorageFull, StorageUnwritable and WriteInDoubt.
+        `hold`: see `Chore`. Raises Busy, StorageFull, StorageUnwritable and WriteInDoubt.
         """
         if refusal := self.refusal:
             raise Busy(refusal)
-        chore = Chore(asyncio.get_running_loop().create_future(), work)
+        chore = Chore(asyncio.get_running_loop().create_future(), work, hold)
         self._chores.append(chore)
         result: T = await self._answer(chore)
         return result
@@ -150,17 +152,23 @@ class Writer:
         finally:
             expiry.cancel()
 
-    def add_chore(self, work: Callable[[Session], object], name: str) -> None:
+    def add_chore(
+        self, work: Callable[[Session], object], name: str, hold: Callable[[Session], None]
+    ) -> None:
         """Run a short function with the next unit of work, if there is one. Nobody waits for it."""
         if self.refusal:
             return
         answer = asyncio.get_running_loop().create_future()
         answer.add_done_callback(partial(_log_failure, name))
-        self._chores.append(Chore(answer, work))
+        self._chores.append(Chore(answer, work, hold))
         self._wake.set()
 
     async def run_step(
-        self, step: Step, work: Callable[[Session], T], again: Callable[[Session], T]
+        self,
+        step: Step,
+        work: Callable[[Session], T],
+        again: Callable[[Session], T],
+        hold: Callable[[Session], None],
     ) -> T:
         """As `run_chore`, for a step of a request with an idempotency key.
 
@@ -176,7 +184,7 @@ class Writer:
             keys.store()
             return work(session) if is_new else again(session)
 
-        result = await self.run_chore(once)
+        result = await self.run_chore(once, hold)
         if isinstance(result, IdempotencyKeyReused):
             raise result
         return result
@@ -365,8 +373,13 @@ class Writer:
         """Do everything within the transaction."""
         if is_short:
             wait_shortly(session)
-        verdicts = self._carry_out(jobs, session) if jobs else []
+        for hold in {chore.hold for chore in chores if chore.hold}:
+            hold(session)
+        if any(job.may_redact for job in jobs):
+            hold_keys(session)
+        # Chores come first: they claim keys, and in all processes these are locked before tickets.
         results = [chore.work(session) for chore in chores]
+        verdicts = self._carry_out(jobs, session) if jobs else []
         record_token_uses(session, uses)
         self._worked_at = time.monotonic()
         return verdicts, results
