@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the REST door: every operation with every status it answers."""
+"""The OpenAPI 3.1 document of the REST API: each operation with each status, code and header."""
 
 from importlib.metadata import version
 from typing import Any, Final
@@ -75,41 +75,60 @@ _RATE_HEADERS: Final = {
     },
 }
 
-_HEADERS: Final = {
+_ETAG: Final = {
     "ETag": {
         "description": "The version of the entry, for If-Match and If-None-Match.",
         "schema": {"type": "string", "examples": ['"3"']},
-    },
-    **_RATE_HEADERS,
+    }
+}
+_REQUEST_ID: Final = {
+    "X-Request-ID": {
+        "description": "That of the request, if it had one, else a new one. The log has it, too.",
+        "schema": {"type": "string"},
+    }
+}
+_RETRY_AFTER: Final = {
+    "Retry-After": {
+        "description": "In how many seconds to send the request again.",
+        "schema": {"type": "integer"},
+    }
+}
+_CHALLENGE: Final = {
+    "WWW-Authenticate": {"description": "RFC 6750.", "schema": {"const": "Bearer"}}
 }
 
+_HEADERS: Final = {**_ETAG, **_RATE_HEADERS, **_REQUEST_ID}
+
 _PROBLEM_HEADERS: Final = {
-    "429": {
-        "Retry-After": {
-            "description": "In how many seconds to send it again, where a limit of rates is met.",
-            "schema": {"type": "integer"},
-        },
-        **_RATE_HEADERS,
-    }
+    "401": _CHALLENGE,
+    "412": _ETAG,
+    "429": _RETRY_AFTER,
+    "503": _RETRY_AFTER,
 }
 
 _PROBLEMS: Final = {
-    "401": "No valid bearer token.",
-    "403": "The token does not allow it.",
-    "404": "There is no such entry on that ticket, or the caller does not see it.",
-    "408": "The body did not arrive in time.",
-    "409": "The ticket was merged into another one, and allowMerged is not true.",
-    "412": "The entry is at a version that If-Match does not name, or that If-None-Match names.",
-    "413": "The body is larger than the limit.",
-    "414": "The URI is longer than the limit.",
-    "415": "The body is not declared as application/json.",
-    "422": "A path parameter, a header or the body breaks a rule that the detail names.",
-    "429": "The token has sent more than it may in a minute, or used too many idempotency keys, or "
-    "the address has sent too much without a valid token.",
-    "431": "The headers are larger than the limit.",
-    "500": "A fault; the log has it under the requestId.",
-    "503": "Too many requests are waiting, the disk is full, or the keys of the token's issuer "
-    "cannot be fetched; Retry-After says when to repeat.",
+    "401": "`UNAUTHENTICATED`: there is no valid bearer token.",
+    "403": "`FORBIDDEN`: the token does not allow it; `reasons` say why.",
+    "404": "`NOT_FOUND`: there is no such entry on that ticket, or the caller may not see it.",
+    "408": "`REQUEST_TIMEOUT`: the body did not arrive in time. Send it again.",
+    "409": "`TICKET_MERGED`: the ticket was merged into the one that the detail names, and "
+    "allowMerged is not true.",
+    "412": "`VERSION_CONFLICT`: the entry is at a version, which ETag has, that If-Match does not "
+    "name, or that If-None-Match names.",
+    "413": "`PAYLOAD_TOO_LARGE`: the body is larger than the limit.",
+    "414": "`URI_TOO_LONG`: the URI is longer than the limit.",
+    "415": "`UNSUPPORTED_MEDIA_TYPE`: the body is not declared as application/json in UTF-8.",
+    "422": "`INVALID_INPUT`: a parameter, a header or the body breaks a rule, which the detail "
+    "names. `IDEMPOTENCY_KEY_REUSED`: the key came with another request before.",
+    "429": "`RATE_LIMITED`: the token, or an address without a valid one, has sent more than it "
+    "may in a minute; Retry-After says when it may again. `TOO_MANY_IDEMPOTENCY_KEYS`: the token has "
+    "used too many of late.",
+    "431": "`REQUEST_HEADER_FIELDS_TOO_LARGE`: the headers are larger than the limit.",
+    "500": "`INTERNAL`: a fault, which the log has under the requestId. `WRITE_IN_DOUBT`: the "
+    "update is stored, or it is not; read the entry before you send it again.",
+    "503": "Nothing was written; Retry-After says when to send it again. `BUSY`: too much waits, "
+    "or the database or the keys of the token's issuer cannot be reached. `STORAGE_FULL`, "
+    "`STORAGE_UNWRITABLE`: the disk takes no writes; reads go on.",
 }
 
 
@@ -119,7 +138,10 @@ def openapi_document(activity_path: str, limits: InputLimits) -> dict[str, Any]:
         "info": {
             "title": "Ticket activity",
             "version": version("ticket-activity"),
-            "description": "The REST door for legacy clients. The GraphQL door is at /graphql.",
+            "description": (
+                "The REST API, for clients that have it already. The GraphQL API, at /graphql, has "
+                "more: lists, history, creation, deletion and live changes."
+            ),
         },
         "paths": {activity_path: _path_item()},
         "components": {
@@ -127,7 +149,11 @@ def openapi_document(activity_path: str, limits: InputLimits) -> dict[str, Any]:
             "responses": {
                 status: {
                     "description": description,
-                    "headers": _PROBLEM_HEADERS.get(status, {}),
+                    "headers": {
+                        **_PROBLEM_HEADERS.get(status, {}),
+                        **_RATE_HEADERS,
+                        **_REQUEST_ID,
+                    },
                     "content": {
                         "application/problem+json": {
                             "schema": {"$ref": "#/components/schemas/Problem"}

@@ -39,9 +39,9 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-DOCUMENTED: JSON = openapi_document(ACTIVITY_PATH, InputLimits(65536, 65536, 32))["paths"][
-    ACTIVITY_PATH
-]
+OPENAPI: JSON = openapi_document(ACTIVITY_PATH, InputLimits(65536, 65536, 32))
+DOCUMENTED: JSON = OPENAPI["paths"][ACTIVITY_PATH]
+TOLD = {"allow", "etag", "ratelimit", "ratelimit-policy", "retry-after", "www-authenticate"}
 
 
 def assert_problem(response: httpx2.Response, status: int, code: str) -> str:
@@ -70,7 +70,13 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> str:
 def assert_documented(response: httpx2.Response) -> None:
     operation = DOCUMENTED.get(response.request.method.lower())
     if operation and "/activity/" in response.request.url.path:
-        assert str(response.status_code) in operation["responses"]
+        documented = operation["responses"][str(response.status_code)]
+        if reference := documented.get("$ref"):
+            documented = OPENAPI["components"]["responses"][reference.rpartition("/")[2]]
+        headers = {name.lower() for name in documented["headers"]}
+        assert (TOLD | {"x-request-id"}) & response.headers.keys() <= headers
+        if response.status_code >= 400 and response.content:
+            assert f"`{response.json()['code']}`" in documented["description"]
 
 
 @pytest.fixture
