@@ -121,8 +121,8 @@ _PROBLEMS: Final = {
     "422": "`INVALID_INPUT`: a parameter, a header or the body breaks a rule, which the detail "
     "names. `IDEMPOTENCY_KEY_REUSED`: the key came with another request before.",
     "429": "`RATE_LIMITED`: the token, or an address without a valid one, has sent more than it "
-    "may in a minute; Retry-After says when it may again. `TOO_MANY_IDEMPOTENCY_KEYS`: the token has "
-    "used too many of late.",
+    "may in a minute; Retry-After says when it may again. `TOO_MANY_IDEMPOTENCY_KEYS`: the token "
+    "has used too many of late.",
     "431": "`REQUEST_HEADER_FIELDS_TOO_LARGE`: the headers are larger than the limit.",
     "500": "`INTERNAL`: a fault, which the log has under the requestId. `WRITE_IN_DOUBT`: the "
     "update is stored, or it is not; read the entry before you send it again.",
