@@ -1,6 +1,7 @@
 """Subscriptions over both kinds of streams: what comes, in which order, and how they end."""
 
 import asyncio
+import gc
 import json
 import logging
 from datetime import timedelta
@@ -31,6 +32,7 @@ from tests.support.live import (
 )
 from tests.support.service import JSON, UPDATE, Client, Service, start
 
+ABSENT = "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"
 STREAMS = pytest.mark.parametrize("over", [over_web_socket, over_event_stream], ids=["ws", "sse"])
 
 
@@ -270,7 +272,8 @@ async def test_last_event_id_wins_over_the_argument(
     [
         (FOLLOW, {"ticketId": "x"}, "INVALID_INPUT"),
         (FOLLOW, {}, "INVALID_INPUT"),
-        (FOLLOW, {"ticketId": "0190a3f0-5c1e-7b2a-9d3e-4f5a6b7c8d9e"}, "NOT_FOUND"),
+        (FOLLOW, {"ticketId": ABSENT}, "NOT_FOUND"),
+        (FOLLOW, {"ticketId": ABSENT, "more": "x" * 16_384}, "INVALID_INPUT"),
         ("subscription { nothing }", {}, "GRAPHQL_VALIDATION_FAILED"),
         ("subscription {", {}, "GRAPHQL_PARSE_FAILED"),
     ],
@@ -291,6 +294,19 @@ async def test_a_subscription_that_cannot_begin_says_why(
     )
     assert 400 <= response.status_code < 500 or response.status_code == 200
     assert response.json()["errors"][0]["extensions"]["code"] == code
+
+
+async def test_a_subscription_does_not_hold_what_its_message_had_beside(
+    origin: str, author: Client
+) -> None:
+    variables = {"ticketId": await author.create_ticket()}
+    async with web_socket(origin, author.token) as ws:
+        payload = {"query": FOLLOW, "variables": variables, "beside": []}
+        await send(ws, id="1", type="subscribe", payload=payload)
+        del payload
+        assert (await receive(ws))["type"] == "next"
+
+        assert not [one for one in gc.get_objects() if type(one) is dict and "beside" in one]
 
 
 @pytest.mark.parametrize(

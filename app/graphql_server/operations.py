@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 _KEY: Final = "idempotencyKey"
 
+_MAX_KEPT_BYTES: Final = 16 * 1024
+
 
 class Parameters(NamedTuple):
     """The parameters of a request; None stands for absent."""
@@ -183,6 +185,7 @@ class Operations(Generic[ViewerT]):
             key = key_of(operation, connection, parameters)
             executed = self.execute(connection, viewer, operation, parameters, key)
             return _once(self.contexts.turn(viewer, executed))
+        _require_small(parameters)
         context = self.contexts.subscription(connection, viewer)
         return await self.executor.subscribe(
             operation,
@@ -206,6 +209,23 @@ async def _once(result: Awaitable[Result | bytes]) -> AsyncGenerator[Event]:
 
 
 # The parameters
+
+
+def _require_small(parameters: Parameters) -> None:
+    """Raise InvalidInput where a subscription would hold too much memory for as long as it lasts.
+
+    A body in JSON may take twenty times its size in memory, and a token may have 1,000 of them.
+    """
+    try:
+        size = len(encode_json([parameters.variables, parameters.extensions]))
+    except RecursionError:
+        raise InvalidInput("The variables are nested too deeply.", path=("variables",)) from None
+    if size > _MAX_KEPT_BYTES:
+        raise InvalidInput(
+            f"variables and extensions take {size} bytes; the limit for a subscription is "
+            f"{_MAX_KEPT_BYTES}.",
+            path=("variables",),
+        )
 
 
 def key_of(operation: Operation, connection: HTTPConnection, parameters: Parameters) -> str | None:

@@ -214,6 +214,7 @@ class _Socket(Generic[ViewerT]):
             if self.operations.limits:
                 await self.operations.limits.count(connection.scope, viewer)
             parameters = read_parameters(operation.payload)
+            operation.payload.clear()  # a subscription may last for hours
             starting = self._begin(connection, viewer, parameters)
             await each(await self.operations.contexts.turn(viewer, starting), send)
         except (Reconnect, _Gone):
