@@ -3,8 +3,8 @@
 Starts a service of one process on a database of its own. A second token puts, updates, reads by id
 and follows a ticket, first alone, then while attackers of one token that may read and write send
 slow text searches, long counts, huge answers, resumes of streams and creations whose payloads read
-much; and last while six clients read pages against eight writers. Everything is bounded and on
-loopback.
+much; then while six clients read pages against eight writers; and last beside each crowd of
+`hostile_connections`. Everything is bounded and on loopback.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import httpx2
+from hostile_connections import CROWDS, Crowd
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
@@ -56,6 +57,7 @@ OK: Final = 200
 HISTORY: Final = 300
 CLIENTS_OF_A_KIND: Final = 2
 ATTACKS: Final = ("search", "count", "huge", "resume", "create")
+ALL: Final = ATTACKS + CROWDS
 PORTION: Final = 0.5
 """The share of the throughput of each kind that must remain."""
 
@@ -279,13 +281,18 @@ async def read_pages(origin: str, access: str, ticket_id: str, seconds: float) -
     await asyncio.gather(*(until(time.monotonic() + seconds, read) for _ in range(6)))
 
 
-def attack(pipe: Connection, origin: str, access: str, tickets: tuple[str, str, str]) -> None:
+def attack(pipe: Connection, origin: str, access: str, tickets: tuple[str, str, str, str]) -> None:
     """Run in a process of its own: for each (kinds, seconds, size) that comes, attack and tell."""
     # Attackers have machines of their own. Here they take the processor that the others leave.
     os.nice(10)
-    large, small, usual = tickets
+    large, small, usual, entry = tickets
     while order := pipe.recv():
         kinds, seconds, size = order
+        if kinds[0] in CROWDS:
+            crowd = Crowd(origin, access, large, entry)
+            asyncio.run(crowd.run(kinds[0], seconds, size))
+            pipe.send(crowd.answers)
+            continue
         if kinds == ["pages"]:
             asyncio.run(read_pages(origin, access, usual, seconds))
             pipe.send(None)
@@ -308,8 +315,11 @@ async def prepare(origin: str, access: str, count: int) -> Victim:
     return Victim(victim, ticket_id, entries)
 
 
-async def fill(file: Path, attacker: Client) -> tuple[str, str, str]:
-    """Create a ticket with large, edited entries, one with very many entries, and a usual one."""
+async def fill(file: Path, attacker: Client) -> tuple[str, str, str, str]:
+    """Create a ticket with large, edited entries, one with very many entries, and a usual one.
+
+    Return their ids, and that of an entry of the first.
+    """
     large = await attacker.create_ticket(message="É" * 65_000)
     small, usual = [await attacker.create_ticket() for _ in range(2)]
     for ticket_id in (small, usual):
@@ -331,7 +341,7 @@ async def fill(file: Path, attacker: Client) -> tuple[str, str, str]:
                 (count, ticket_id.replace("-", "")),
             )
         connection.commit()
-    return large, small, usual
+    return large, small, usual, entry
 
 
 def misreported(file: Path, acknowledged: list[str], refused: list[str]) -> tuple[int, int]:
@@ -381,7 +391,10 @@ async def course(file: Path, origin: str, accesses: list[str], options: Any) -> 
     try:
         await victim.measure(1)
         before = await victim.measure(seconds)
-        ours.send((options.kinds, seconds + 2, options.attackers))
+        kinds = [kind for kind in options.kinds if kind in ATTACKS]
+        if not kinds:
+            return await beside_crowds(victim, ours, options)
+        ours.send((kinds, seconds + 2, options.attackers))
         await asyncio.sleep(1)
         meanwhile = await victim.measure(seconds)
         answers, acknowledged, refused = await asyncio.to_thread(ours.recv)
@@ -396,6 +409,7 @@ async def course(file: Path, origin: str, accesses: list[str], options: Any) -> 
         await asyncio.to_thread(ours.recv)
         title = "Six readers of pages, eight writers"
         is_good &= show(title, before, meanwhile, seconds, KINDS[:2])
+        is_good &= await beside_crowds(victim, ours, options)
         lost = victim.lost(file)
         print(f"\nacknowledged and older in the file: {len(lost)}")
         return is_good and not (lost or missing or stored)
@@ -404,11 +418,25 @@ async def course(file: Path, origin: str, accesses: list[str], options: Any) -> 
         await asyncio.to_thread(process.join, 60)
 
 
+async def beside_crowds(victim: Victim, ours: Connection, options: Any) -> bool:
+    """Measure beside each crowd by itself. Return whether enough remains beside all."""
+    is_good = True
+    for kind in (kind for kind in options.kinds if kind in CROWDS):
+        before = await victim.measure(options.seconds)
+        ours.send(([kind], options.seconds + 2, options.attackers))
+        await asyncio.sleep(1)
+        meanwhile = await victim.measure(options.seconds)
+        answers = await asyncio.to_thread(ours.recv)
+        is_good &= show(f"A crowd: {kind}", before, meanwhile, options.seconds)
+        print("the crowd:", dict(sorted(answers.items())))
+    return is_good
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="of each measurement")
     parser.add_argument("--attackers", type=int, default=4, help="clients of each kind")
-    parser.add_argument("--kinds", nargs="+", choices=ATTACKS, default=ATTACKS)
+    parser.add_argument("--kinds", nargs="+", choices=ALL, default=ALL)
     options = parser.parse_args()
     print("load average before:", *(f"{load:.1f}" for load in os.getloadavg()))
     with TemporaryDirectory() as folder:

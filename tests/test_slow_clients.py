@@ -5,10 +5,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.demo import COMMENT, PRINTER
+from app.settings import Settings
+from tests.support.live import serving
 from tests.support.process import Process, serve
 from tests.support.raw import Connection, connect
 
@@ -113,3 +119,31 @@ async def test_requests_sent_behind_a_fault_are_answered(tmp_path: Path) -> None
 
         assert [answer.status for answer in answers] == [500, 200, 500, 200]
         assert not any("connection" in answer.headers for answer in answers)
+
+
+@pytest.mark.any_engine
+async def test_a_body_that_comes_byte_by_byte_wakes_the_application_once() -> None:
+    received: list[bytes] = []
+
+    async def count_messages(scope: Scope, receive: Receive, send: Send) -> None:
+        is_complete = False
+        while not is_complete:
+            message = await receive()
+            received.append(message["body"])
+            is_complete = not message["more_body"]
+        await Response(b"")(scope, receive, send)
+
+    async with (
+        serving(cast("Starlette", count_messages), Settings()) as origin,
+        connect(origin) as connection,
+    ):
+        connection.send("POST / HTTP/1.1\nHost: service.test\nContent-Length: 40200")
+        for _ in range(200):
+            connection.writer.write(b"x")
+            await asyncio.sleep(0.001)
+        connection.writer.write(b"y" * 40_000)
+        answer = await connection.answer()
+
+    assert answer.status == 200
+    assert b"".join(received) == b"x" * 200 + b"y" * 40_000
+    assert received[0].startswith(b"x" * 200 + b"y"), "the first bytes woke nobody"

@@ -34,6 +34,9 @@ ten thousand at a time, take a hundred times their size in memory."""
 _GRACE_SECONDS: Final = 30
 """How long requests in progress may take at a shutdown."""
 
+_WAKING_BYTES: Final = 16 * 1024
+"""Less than Uvicorn holds of a body before it stops to read."""
+
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
     b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b"
@@ -149,6 +152,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_head = True
         if self._is_draining and self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body. The application wakes for much of it, or for the end of it.
+
+        Waking it for each byte of a thousand clients that send them one by one would take nearly
+        all processor time.
+        """
+        size = len(self.cycle.body) + len(body)
+        if size >= _WAKING_BYTES or self.parser.should_upgrade() or self.cycle.response_complete:
+            super().on_body(body)
+        else:
+            self.cycle.body += body
 
     def on_message_complete(self) -> None:
         if self._is_read_anew:
