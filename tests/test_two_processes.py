@@ -8,9 +8,11 @@ from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from app.auth import Scope
+from app.cli import main
 from app.settings import Settings
 from tests.support.live import feed
 from tests.support.service import (
@@ -159,3 +161,36 @@ async def test_processes_that_name_actors_wait_for_each_other_in_one_order(
         assert {code_of(payload) for payload in payloads} == {"ok"}
 
     assert "is repeated" not in caplog.text
+
+
+@pytest.mark.postgresql
+async def test_an_erasure_holds_nothing_while_it_waits_for_who_names_actors(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", settings.database_url)
+    other = await asyncpg.connect(settings.database_url.replace("+asyncpg", "", 1))
+
+    async def until_waiting(count: int) -> None:
+        async with asyncio.timeout(10):
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            while await other.fetchval(waiting) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async with start(settings) as service:
+        author = await service.client(*Scope)
+        named = {"id": str(author.actor_id), "name": "Ada"}
+        await author.mutate(UPSERT_ACTORS, actors=[named])
+        erase = ["erase-actor", named["id"], "--apply"]
+        async with other.transaction():
+            await other.execute("SELECT FROM actor FOR UPDATE")
+            naming = asyncio.create_task(
+                author.mutate(UPSERT_ACTORS, actors=[named | {"name": "Grace"}])
+            )
+            await until_waiting(1)
+            erasing = asyncio.create_task(asyncio.to_thread(main, erase))
+            await until_waiting(2)
+            free = await other.fetch("SELECT id FROM access_token FOR UPDATE SKIP LOCKED")
+        await naming
+        assert await erasing == 0
+        assert len(free) == 1
+    await other.close()

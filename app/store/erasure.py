@@ -10,6 +10,7 @@ from sqlmodel import Session
 
 from app.activity.state import Key
 from app.store import rows
+from app.store.actors import hold_actors
 from app.store.edition import begin_edition
 from app.store.idempotency import forget_answers
 
@@ -51,6 +52,7 @@ def begin_erasure(session: Session, actor_id: UUID, now: datetime) -> UUID:
 
     It is random, and the same each time until the erasure ends.
     """
+    hold_actors(session)
     connection = session.connection()
     found = select(_ERASURE.replacement_id).where(_ERASURE.actor_id == actor_id)
     replacement_id: UUID | None = connection.execute(found).scalar()
