@@ -1,10 +1,13 @@
 """The settings of the database, and of what the service keeps in it for a while."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from app.settings.section import KIB, Section
+
+_Limit = Annotated[float, Field(ge=0.001, le=1_000_000)]
+"""Seconds that PostgreSQL is told in milliseconds, of which 0 would be no limit."""
 
 
 class DatabaseSettings(Section):
@@ -35,14 +38,14 @@ class DatabaseSettings(Section):
     database_connect_seconds: PositiveFloat = Field(
         default=5, description="How long a connection to PostgreSQL may take to open, in seconds."
     )
-    database_lock_seconds: PositiveFloat = Field(
+    database_lock_seconds: _Limit = Field(
         default=5,
         description=(
             "How long a write waits for a lock of PostgreSQL, then it is BUSY, in seconds. A write "
             "that holds locks and does nothing for so long is rolled back."
         ),
     )
-    database_statement_seconds: PositiveFloat = Field(
+    database_statement_seconds: _Limit = Field(
         default=30, description="How long a statement may run in PostgreSQL, in seconds."
     )
     database_answer_seconds: PositiveFloat = Field(

@@ -13,6 +13,7 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         validate_default=True,
         defer_build=True,  # sections are never made, and a command that needs none is quick
     )
