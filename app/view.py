@@ -206,7 +206,9 @@ class View:
             return ticket, None
         position = self.cursors.open(ticket_id, after)
         if position.seq > ticket.last_seq:
-            raise InvalidInput("after is ahead of the ticket's changes.", path=("after",))
+            raise InvalidInput(
+                "after is ahead of the ticket's changes: read the timeline anew.", path=("after",)
+            )
         valid_since = await self.snapshot.load(history.load_valid_since)
         require_kept(position, policy.forgotten_seq(self.viewer, ticket.state), valid_since)
         return ticket, position

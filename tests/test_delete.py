@@ -157,7 +157,8 @@ async def test_a_deletion_is_guarded_by_the_version(author: Client, entry: JSON)
         "userErrors": [
             {
                 "code": "VERSION_CONFLICT",
-                "message": "The activity is at version 2, not at the expected one.",
+                "message": "The activity is at version 2, not at the expected one; "
+                "look at it before you send your change for this version.",
                 "path": ["input", "expectedVersion"],
                 "reasons": [],
             }

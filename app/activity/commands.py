@@ -238,7 +238,7 @@ class UpdateActivity(_Existing):
         return self.message is self.is_private is ABSENT and not self.gives_metadata
 
     def may_have_made(self, version: int) -> bool:
-        """Return whether it does not expect a version, but the one before."""
+        """Return whether it may have made `version` itself: it expects the version before that."""
         expected = self.expected_versions
         return (
             expected is not None

@@ -135,4 +135,8 @@ class FeedCursors:
                 return FeedPosition(int.from_bytes(plain[:_SEQ_BYTES]), from_milliseconds(at))
             except InvalidTag:
                 pass
-        raise InvalidInput("after is not a cursor of the feed of this ticket.", path=("after",))
+        raise InvalidInput(
+            "after is not a cursor of the feed of this ticket: it is of another ticket, cut off, "
+            "or is older than a restore of the database. Read the timeline anew.",
+            path=("after",),
+        )

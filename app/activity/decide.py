@@ -228,7 +228,8 @@ def _require_version(
     expected = command.expected_versions
     if expected is not None and activity.version not in expected:
         raise VersionConflict(
-            f"The activity is at version {activity.version}, not at the expected one.",
+            f"The activity is at version {activity.version}, not at the expected one; look at it "
+            "before you send your change for this version.",
             path=("expectedVersion",),
             current=activity if activity.deleted_at is None else None,
         )
