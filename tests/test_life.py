@@ -5,9 +5,10 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import httpx2
@@ -17,8 +18,10 @@ from starlette.applications import Starlette
 from app.server.protocol import ServerConfig
 from app.server.server import Server
 from app.settings import Settings
+from app.store.damage import require_undamaged
 from tests.support.process import ROOT, Process, environment, passing, serve
 from tests.support.raw import connect
+from tests.test_damage import FILL
 from tests.test_shutdown import WORKERS
 
 OPENAPI = "GET /openapi.json HTTP/1.1\nHost: service.test\nConnection: close"
@@ -52,7 +55,10 @@ async def test_it_is_not_ready_first_and_still_serves_for_the_delay(
 
 async def test_a_reload_of_one_process_keeps_its_id_and_refuses_nobody(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with serve(tmp_path / "demo.db", log=log, drain_seconds="0.1") as process:
+    file = tmp_path / "demo.db"
+    with serve(file, log=log, drain_seconds="0.1", database_check_seconds="1e-9") as process:
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute(FILL)
         process.popen.send_signal(signal.SIGHUP)
 
         async with asyncio.timeout(60):
@@ -60,6 +66,9 @@ async def test_a_reload_of_one_process_keeps_its_id_and_refuses_nobody(tmp_path:
                 assert await status(process.origin, "/openapi.json") == 200
         assert await status(process.origin, "/readyz") == 200
         assert process.end(signal.SIGTERM) == 0
+    # A start would say that there was no time to look for damage: a reload does not look again.
+    assert not require_undamaged(file, 1e-9)
+    assert "to look through it for damage" not in log.read_text()
 
 
 @WORKERS

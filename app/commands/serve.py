@@ -22,6 +22,7 @@ from app.main import create_app, create_timeline, running
 from app.server.listener import (
     exposure,
     is_for_this_machine,
+    is_reload,
     listen,
     origin_of,
     raise_descriptor_limit,
@@ -56,6 +57,8 @@ def serve(options: argparse.Namespace) -> None:
 def _serve(settings: Settings, options: argparse.Namespace) -> None:
     require_usable_certificate(settings)
     raise_descriptor_limit()
+    if is_reload():  # until now it was served, so it need not be looked through again
+        settings = settings.model_copy(update={"database_check_seconds": 0})
     with listen(settings) as listener:
         if options.demo or is_for_this_machine(listener, settings):
             settings = settings.without_default_rate_limits()

@@ -18,7 +18,13 @@ from app.server.errors import CannotServe
 from app.settings import ENV_PREFIX, Settings
 
 _FIRST_PASSED: Final = 3
+_KEPT: Final = "ticket-activity-kept"  # name of a socket that is passed by a reload
 _BACKLOG: Final = 2048
+
+
+def is_reload() -> bool:
+    """Whether this process has just served, and goes on. Ask it before `listen`."""
+    return os.environ.get("LISTEN_FDNAMES") == _KEPT
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -82,7 +88,11 @@ def restart_with(listener: socket.socket) -> NoReturn:
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # stays so until the new image handles it
     os.dup2(listener.fileno(), _FIRST_PASSED, inheritable=True)
-    os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+    os.environ |= {
+        "LISTEN_PID": str(os.getpid()),
+        "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": _KEPT,
+    }
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
