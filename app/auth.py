@@ -75,14 +75,6 @@ def generate_token() -> Token:
     return Token(secrets.token_hex(8), secrets.token_urlsafe(32))
 
 
-def parse_authorization(header: str | None) -> Token:
-    """Read the token of this service out of an `Authorization` header.
-
-    Raises Unauthenticated, with a message that never repeats what was sent.
-    """
-    return parse_token(parse_bearer(header))
-
-
 def parse_bearer(header: str | None) -> str:
     """Return the token of any kind in an `Authorization` header (RFC 6750 section 2.1).
 

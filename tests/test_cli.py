@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from app import cli
-from app.auth import Scope, parse_authorization
+from app.auth import Scope, parse_token
 from app.cli import main
 from app.settings import Settings
 from tests.support.process import ROOT
@@ -142,8 +142,7 @@ def test_create_gives_the_scopes_that_are_named(database: Path, capsys: Output) 
 
 def test_list_shows_every_token_and_never_a_secret(database: Path, capsys: Output) -> None:
     tokens = [
-        parse_authorization(f"Bearer {run(capsys, *CREATE, '--expires-in', life)[0]}")
-        for life in ("30m", "never")
+        parse_token(run(capsys, *CREATE, "--expires-in", life)[0]) for life in ("30m", "never")
     ]
 
     lines = run(capsys, "token", "list")
@@ -163,7 +162,7 @@ def test_list_of_no_tokens_is_empty(database: Path, capsys: Output) -> None:
 
 def test_a_revoked_token_works_no_more(database: Path, capsys: Output) -> None:
     revoked, kept = (run(capsys, *CREATE)[0] for _ in range(2))
-    token_id = parse_authorization(f"Bearer {revoked}").id
+    token_id = parse_token(revoked).id
 
     [line] = run(capsys, "token", "revoke", token_id)
 

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from app.activity.commands import CreateTicket, UpdateActivity
 from app.activity.listing import MAX_TEXT_WORDS
 from app.activity.values import generate_uuid7
-from app.auth import Scope, Viewer, parse_authorization
+from app.auth import Scope, Viewer, parse_token
 from app.errors import Busy, QueryTooComplex
 from app.main import create_timeline, running
 from app.settings import Settings
@@ -411,7 +411,7 @@ async def test_a_committed_mutation_says_so_whatever_its_payload_meets(settings:
         client = await service.client()
         ticket_id = await client.create_ticket()
         reader = service.app.state.timeline.reader
-        token_id = parse_authorization(f"Bearer {client.token}").id
+        token_id = parse_token(client.token).id
         long_reads = [asyncio.create_task(reader.load(token_id, endless)) for _ in range(18)]
         while reader.long_reads[0] < hurried.max_long_reads_per_token:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

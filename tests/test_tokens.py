@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from app import authentication
-from app.auth import IssuedToken, generate_token, parse_authorization
+from app.auth import IssuedToken, generate_token, parse_token
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.tokens import list_tokens
@@ -49,7 +49,7 @@ async def assert_refused(service: Service, authorization: str | None) -> str:
 
 
 def token_id(client: Client) -> str:
-    return parse_authorization(f"Bearer {client.token}").id
+    return parse_token(client.token).id
 
 
 async def stored(service: Service, client: Client) -> IssuedToken:
@@ -256,7 +256,7 @@ def read_files(folder: Path) -> bytes:
 async def test_the_secret_is_nowhere_in_the_database(service: Service) -> None:
     client = await service.client()
     ticket_id = await client.create_ticket()
-    secret = parse_authorization(f"Bearer {client.token}").secret
+    secret = parse_token(client.token).secret
 
     content = read_files(service.file.parent)
 
@@ -268,7 +268,7 @@ async def test_the_secret_is_nowhere_in_the_database(service: Service) -> None:
 async def test_the_secret_is_not_logged(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     client = await service.client()
-    secret = parse_authorization(f"Bearer {client.token}").secret
+    secret = parse_token(client.token).secret
 
     await client.create_ticket()
     await assert_refused(service, f"Bearer {client.token}x")
@@ -287,6 +287,6 @@ def test_tokens_differ_and_match_only_their_own_hash() -> None:
     first, second = generate_token(), generate_token()
 
     assert first.text != second.text
-    assert parse_authorization(f"Bearer {first.text}") == first
+    assert parse_token(first.text) == first
     assert first.matches(first.secret_hash)
     assert not first.matches(second.secret_hash)

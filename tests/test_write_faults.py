@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, event, make_url
 from app.activity.commands import CreateTicket, UpdateActivity
 from app.activity.outcomes import Outcome
 from app.activity.values import generate_uuid7
-from app.auth import Scope, Viewer, parse_authorization
+from app.auth import Scope, Viewer, parse_token
 from app.errors import WriteInDoubt
 from app.main import create_timeline, running
 from app.settings import Settings
@@ -145,7 +145,7 @@ async def test_every_caller_is_answered_whichever_unit_of_work_is_cut_off(
 
 async def test_the_use_of_a_token_outlives_a_unit_of_work_that_failed(service: Service) -> None:
     client = await service.client()
-    token_id = parse_authorization(f"Bearer {client.token}").id
+    token_id = parse_token(client.token).id
     writer = service.app.state.timeline.writer
     writer.record_token_use(token_id, service.clock())
 
@@ -249,7 +249,7 @@ async def test_a_token_that_does_not_exist_is_looked_up_once_in_two_seconds(
     service: Service,
 ) -> None:
     client = await service.client()
-    known = parse_authorization(f"Bearer {client.token}").id
+    known = parse_token(client.token).id
     unknown = client.token.replace(known, known[::-1])
     looked_up: list[str] = []
 

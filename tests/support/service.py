@@ -14,7 +14,7 @@ from sqlalchemy import Executable, make_url, text
 from sqlmodel import Session, col, select
 from starlette.applications import Starlette
 
-from app.auth import Scope, parse_authorization
+from app.auth import Scope, parse_token
 from app.main import create_app, open_settings_database
 from app.models import TicketActivityChange
 from app.settings import Settings
@@ -196,7 +196,7 @@ class Service:
 
     async def revoke(self, client: Client) -> bool:
         """Revoke the client's token, as the operator does."""
-        token_id = parse_authorization(f"Bearer {client.token}").id
+        token_id = parse_token(client.token).id
         revoking = partial(revoke_token, token_id=token_id, revoked_at=self.clock())
         return await self.database.write(revoking)
 
