@@ -171,11 +171,12 @@ async def _is_right(http: httpx2.AsyncClient, numbers: range, begun_at: str) -> 
     found = data["ticket"]["activities"]
     [revision] = found["nodes"][0].pop("revisions")["nodes"]
     last = {"createdAt": _time(numbers[-1]), "actorId": _id(3, numbers[-1] % 50)}
-    return (
+    is_right: bool = (
         found == {"totalCount": len(numbers) + 1, "nodes": [last]}
         and begun_at <= revision["recordedAt"] <= format_datetime(utc_now())
         and revision["recordedBy"]["id"] == str(IMPORTER)
     )
+    return is_right
 
 
 if __name__ == "__main__":

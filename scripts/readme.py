@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from app.settings import ENV_PREFIX, Settings
+from app.settings.section import Section
 
 BEGIN: Final = "<!-- written by scripts/readme -->\n"
 END: Final = "<!-- end of what scripts/readme writes -->\n"
@@ -24,7 +25,7 @@ def with_settings(readme: str) -> str:
 
 
 def _lines() -> Iterator[str]:
-    for section in Settings.__bases__:
+    for section in (each for each in Settings.__bases__ if issubclass(each, Section)):
         yield f"\n### {section.heading}\n\n| setting | default | meaning |\n|---|---|---|\n"
         for name, field in section.model_fields.items():
             setting = f"`{ENV_PREFIX}{name.upper()}`"

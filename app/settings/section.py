@@ -1,6 +1,6 @@
 """What the sections of settings have in common."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,6 +9,8 @@ KIB: Final = 1024
 
 class Section(BaseModel):
     """Settings that README.md has under one `heading`."""
+
+    heading: ClassVar[str]
 
     model_config = ConfigDict(
         extra="forbid",
