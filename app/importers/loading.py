@@ -16,19 +16,19 @@ from app.activity.commands import CreateActivity, CreateTicket, MergeTickets
 from app.activity.outcomes import Outcome
 from app.auth import Scope, Viewer
 from app.errors import IdTaken, InvalidInput, NotFound, ServiceError, TicketMerged, UserError
-from app.importers.timeline import Item, Timeline
+from app.importers.records import ForeignTicket, Item
 from app.main import create_timeline, running
 from app.settings import Settings
 from app.store.actors import load_actors
 from app.store.copying import Told
 from app.store.importing import LineWrong, Refused
 from app.store.queries import load_activities, load_tickets
-from app.timeline import Timeline as Service
+from app.timeline import Timeline
 
 MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
 _BATCH: Final = 256
 
-Convert = Callable[[bytes], Timeline]
+Convert = Callable[[bytes], ForeignTicket]
 """Reads one line of the file. Raises InvalidInput."""
 
 
@@ -56,10 +56,10 @@ async def load(
     Raises LineWrong if `refuse` does, and ServiceError where the database takes nothing; what came
     before is stored then.
     """
-    service = create_timeline(settings)
-    loading = Loading(service, convert, address, refuse, tell)
+    timeline = create_timeline(settings)
+    loading = Loading(timeline, convert, address, refuse, tell)
     failure: LineWrong | ServiceError | None = None
-    async with running(service):
+    async with running(timeline):
         try:
             await loading.read(file, size)
         except (LineWrong, ServiceError) as error:
@@ -76,7 +76,7 @@ Numbered = tuple[int, Item]
 class Loading:
     """Imports one file. Merges come last: both of their tickets must be here."""
 
-    service: Service
+    timeline: Timeline
     convert: Convert
     address: str
     refuse: Refused
@@ -129,7 +129,7 @@ class Loading:
 
     def _checked(self, item: Item) -> Item:
         try:
-            item.command.check(self.service.limits)
+            item.command.check(self.timeline.limits)
         except InvalidInput as error:
             raise InvalidInput(f"{item.name}: {error.message}") from None
         return item
@@ -144,15 +144,15 @@ class Loading:
         """Name those actors who have no name here yet."""
         named, self._actors = self._actors, {}
         finding = partial(load_actors, ids=[*named])
-        known = await self.service.reader.database.read(finding) if named else {}
+        known = await self.timeline.reader.database.read(finding) if named else {}
         new = [one for id_, one in named.items() if id_ not in known or known[id_].name is None]
         if new:
-            await self.service.upsert_actors(self._viewer, new)
+            await self.timeline.upsert_actors(self._viewer, new)
 
     async def _submit(self, items: Sequence[Numbered]) -> None:
         """Carry out commands as one unit of work, then refuse those that are wrong."""
         commands = [item.command for _, item in items]
-        verdicts = await self.service.submit_all(self._viewer, commands)
+        verdicts = await self.timeline.submit_all(self._viewer, commands)
         for (number, item), verdict in zip(items, verdicts, strict=True):
             if not isinstance(verdict, Outcome):
                 await self._settle(number, item, verdict)
@@ -179,7 +179,7 @@ class Loading:
         """Return what is wrong with a creation whose id is in use, None if nothing is."""
         entry = command.entry if isinstance(command, CreateTicket) else command
         finding = partial(load_activities, ids=[entry.activity_id])
-        found = (await self.service.reader.database.read(finding)).get(entry.activity_id)
+        found = (await self.timeline.reader.database.read(finding)).get(entry.activity_id)
         if found and found.ticket_id != entry.ticket_id:
             self.tally.left_out["entries that are here on another ticket"] += 1
         elif found and (found.deleted_at or found.redacted_version):
@@ -190,7 +190,7 @@ class Loading:
 
     async def _settle_merge(self, merge: MergeTickets, error: UserError) -> str | None:
         finding = partial(load_tickets, ids=[merge.source_id])
-        source = (await self.service.reader.database.read(finding)).get(merge.source_id)
+        source = (await self.timeline.reader.database.read(finding)).get(merge.source_id)
         if isinstance(error, NotFound):
             self.tally.left_out["merges with a ticket that is not here"] += 1
         elif isinstance(error, IdTaken):

@@ -11,13 +11,13 @@ from typing import Any, Final
 from pydantic import AwareDatetime, Field
 
 from app.activity.state import ActivityType
-from app.importers.timeline import (
+from app.importers.records import (
     Entry,
+    ForeignTicket,
     Merge,
     Number,
     Person,
     Source,
-    Timeline,
     read_record,
     text_of_html,
     without_null,
@@ -106,8 +106,8 @@ class _Record(Source):
     assets: _Assets = _Assets()
 
 
-def convert(text: bytes) -> Timeline:
-    """Return the timeline of one ticket."""
+def convert(text: bytes) -> ForeignTicket:
+    """Return one ticket, whose record is a line of the file."""
     record = read_record(text, _Record)
     ticket = record.ticket
     key = f"ticket/{ticket.id}"
@@ -137,7 +137,7 @@ def convert(text: bytes) -> Timeline:
         for row in record.history
         if not row.is_change and row.what not in _TOLD
     )
-    return Timeline(key, created, entries, people, merges, left_out)
+    return ForeignTicket(key, created, entries, people, merges, left_out)
 
 
 def _title(record: _Record) -> str | None:

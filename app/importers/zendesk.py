@@ -12,13 +12,13 @@ from typing import Any, Final
 from pydantic import AwareDatetime, ConfigDict, Field
 
 from app.activity.state import ActivityType
-from app.importers.timeline import (
+from app.importers.records import (
     Entry,
+    ForeignTicket,
     Merge,
     Number,
     Person,
     Source,
-    Timeline,
     read_record,
     without_null,
 )
@@ -119,8 +119,8 @@ class _Record(Source):
     users: list[_User] = Field(default_factory=list)
 
 
-def convert(text: bytes) -> Timeline:
-    """Return the timeline of one ticket."""
+def convert(text: bytes) -> ForeignTicket:
+    """Return one ticket, whose record is a line of the file."""
     record = read_record(text, _Record)
     ticket = record.ticket
     key = f"ticket/{ticket.id}"
@@ -139,7 +139,7 @@ def convert(text: bytes) -> Timeline:
         for user in record.users
     ]
     merges = [merge for audit in record.audits for merge in _merges(audit, key)]
-    return Timeline(key, created, entries, people, merges, _left_out(record))
+    return ForeignTicket(key, created, entries, people, merges, _left_out(record))
 
 
 def _subject(record: _Record) -> str | None:

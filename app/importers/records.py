@@ -1,4 +1,4 @@
-"""The timeline of one ticket of another system, and the commands that make it here.
+"""A ticket of another system, as any of them is read, and the commands that make it here.
 
 Ids are derived from those of the other system, so that the same record becomes the same entries.
 """
@@ -94,10 +94,10 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
-    """A ticket with its entries. The first is that it was created; the others may be unordered.
+class ForeignTicket:
+    """A ticket of another system, with its entries, which may be unordered.
 
-    `left_out` counts what there is nothing like here.
+    `created` is the entry that it was created. `left_out` counts what there is nothing like here.
     """
 
     key: str
