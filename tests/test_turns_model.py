@@ -424,3 +424,37 @@ def test_a_request_that_gave_up_does_not_use_the_turn_beyond_the_shares() -> Non
         waited = runner.run(take_turns())
 
     assert waited < FORCED_SECONDS / 5
+
+
+def test_a_thousand_short_requests_leave_the_event_loop_to_others_in_between() -> None:
+    clock = Clock()
+    short, rest = 6e-5, 5e-4
+    late: list[float] = []
+
+    async def use() -> None:
+        clock.now += short
+
+    async def look() -> None:
+        while True:
+            asleep_at = clock()
+            await asyncio.sleep(rest)
+            late.append(clock() - asleep_at - rest)
+
+    async def take_turns() -> None:
+        turns = Turns(1000, clock)
+        turns.charge("heavy", 30)
+        for _ in range(100):  # alone, it shows that its requests are short
+            await turns.run("heavy", use())
+        light = asyncio.create_task(turns.run("light", asyncio.sleep(10)))
+        looking = asyncio.create_task(look())
+        await asyncio.sleep(0)
+        began = clock()
+        await asyncio.gather(*(turns.run("heavy", use()) for _ in range(turns_module.MAX_WAITING)))
+        assert clock() - began < 0.2
+        looking.cancel()
+        await light
+
+    with asyncio.Runner(loop_factory=lambda: Loop(clock)) as runner:
+        runner.run(take_turns())
+
+    assert max(late) < 4 * QUANTUM_SECONDS
