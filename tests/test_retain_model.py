@@ -56,6 +56,7 @@ class Written:
     id: str
     version: int
     message: str | None  # None: deleted
+    is_private: bool
     changed_at: datetime
     recorded_at: datetime
 
@@ -64,6 +65,7 @@ class RetainMachine(RuleBasedStateMachine):
     portal: BlockingPortal
     service: Service
     client: Client
+    stranger: Client  # who sees no private entries
     valid_since: ClassVar[datetime] = datetime.min.replace(tzinfo=UTC)  # of the whole database
 
     def __init__(self) -> None:
@@ -71,7 +73,8 @@ class RetainMachine(RuleBasedStateMachine):
         self.kept: list[Written] = []
         self.current: dict[str, Written] = {}
         self.cursors: list[tuple[str, int, datetime]] = []
-        self.seq = self.forgotten = 0
+        self.seq = 0
+        self.gone: list[Written] = []
 
     @initialize(message=messages)
     def open_ticket(self, message: str) -> None:
@@ -80,11 +83,18 @@ class RetainMachine(RuleBasedStateMachine):
         self.write(node["activityId"], 1, message)
 
     def write(
-        self, id_: str, version: int, message: str | None, changed_at: datetime | None = None
+        self,
+        id_: str,
+        version: int,
+        message: str | None,
+        changed_at: datetime | None = None,
+        *,
+        is_private: bool = False,
     ) -> None:
         self.seq += 1
         now = self.service.clock()
-        self.current[id_] = Written(self.seq, id_, version, message, changed_at or now, now)
+        at = changed_at or now
+        self.current[id_] = Written(self.seq, id_, version, message, is_private, at, now)
         self.kept.append(self.current[id_])
 
     # One rule: hypothesis leaves some rules out of each example, and few examples have all.
@@ -100,7 +110,7 @@ class RetainMachine(RuleBasedStateMachine):
             self.service.clock.advance(days=pause)
         match do:
             case "create":
-                self.create(message, age)
+                self.create(message, age, is_private=choice % 2 == 0)
             case "update":
                 self.update(self.choose(choice), message)
             case "delete":
@@ -112,12 +122,13 @@ class RetainMachine(RuleBasedStateMachine):
             case "remove":
                 self.remove_what_is_too_old(age)
 
-    def create(self, message: str, age: int) -> None:
+    def create(self, message: str, age: int, *, is_private: bool) -> None:
         """Write an entry, or import one with an old time."""
         at = self.service.clock() - timedelta(days=age)
-        given = {"createdAt": format_datetime(at)} if age else {}
-        entry = self.run(self.client.create_activity(self.ticket_id, message=message, **given))
-        self.write(entry["id"], 1, message, at)
+        given: JSON = {"message": message, "isPrivate": is_private}
+        given |= {"createdAt": format_datetime(at)} if age else {}
+        entry = self.run(self.client.create_activity(self.ticket_id, **given))
+        self.write(entry["id"], 1, message, at, is_private=is_private)
 
     def choose(self, choice: int) -> Written | None:
         standing = [entry for entry in self.current.values() if entry.message is not None]
@@ -128,13 +139,13 @@ class RetainMachine(RuleBasedStateMachine):
             body = {"message": message}
             response = self.run(self.client.put(self.ticket_id, entry.id, body))
             assert response.status_code == 200
-            self.write(entry.id, entry.version + 1, message)
+            self.write(entry.id, entry.version + 1, message, is_private=entry.is_private)
 
     def delete(self, entry: Written | None) -> None:
         if entry:
             ids = {"ticketId": self.ticket_id, "activityId": entry.id}
             assert self.run(self.client.mutate(DELETE, **ids))["userErrors"] == []
-            self.write(entry.id, entry.version + 1, None)
+            self.write(entry.id, entry.version + 1, None, is_private=entry.is_private)
 
     def take_a_cursor(self) -> None:
         document = self.run(self.client.graphql(STATE, id=self.ticket_id))
@@ -152,12 +163,11 @@ class RetainMachine(RuleBasedStateMachine):
     def remove_what_is_too_old(self, age: int) -> None:
         before = self.service.clock() - timedelta(days=age)
         self.run(retain(self.service.database, before, lambda *_: None, applies=True))
-        gone = [change for change in self.kept if change.changed_at < before]
+        self.gone += [change for change in self.kept if change.changed_at < before]
         self.kept = [change for change in self.kept if change.changed_at >= before]
         self.current = {
             id_: entry for id_, entry in self.current.items() if entry.changed_at >= before
         }
-        self.forgotten = max([self.forgotten, *(change.seq for change in gone)])
         RetainMachine.valid_since = max(RetainMachine.valid_since, before)
 
     @invariant()
@@ -182,32 +192,38 @@ class RetainMachine(RuleBasedStateMachine):
     def leaves_no_gap_in_the_feed(self) -> None:
         if not self.seq:
             return
-        assert self.seqs(self.run(self.feed(None))) == self.told_after(self.forgotten)
-        for cursor, seq, at in self.cursors[-4:]:
-            document = self.run(
-                self.client.graphql(FEED, ticketId=self.ticket_id, after=cursor, first=100)
-            )
-            if seq < self.forgotten or at < RetainMachine.valid_since:
-                [error] = document["errors"]
-                assert error["extensions"]["code"] == "CURSOR_EXPIRED"
-            else:
-                page = document["data"]["ticketActivityChanges"]
-                assert self.seqs(page) == self.told_after(seq)
+        for client, sees_private in ((self.client, True), (self.stranger, False)):
+            gone = [change.seq for change in self.gone if sees_private or not change.is_private]
+            forgotten = max(gone, default=0)
+            page = self.run(self.feed(None, client))
+            assert self.seqs(page) == self.told_after(forgotten, sees_private=sees_private)
+            for cursor, seq, at in self.cursors[-4:]:
+                asking = client.graphql(FEED, ticketId=self.ticket_id, after=cursor, first=100)
+                document = self.run(asking)
+                if seq < forgotten or at < RetainMachine.valid_since:
+                    [error] = document["errors"]
+                    assert error["extensions"]["code"] == "CURSOR_EXPIRED"
+                else:
+                    page = document["data"]["ticketActivityChanges"]
+                    assert self.seqs(page) == self.told_after(seq, sees_private=sees_private)
 
-    def told_after(self, seq: int) -> list[int]:
+    def told_after(self, seq: int, *, sees_private: bool) -> list[int]:
         """Of what was deleted since, the feed tells that alone."""
         return [
             change.seq
             for change in self.kept
             if change.seq > seq
+            and (sees_private or not change.is_private)
             and (change.message is None or self.current[change.id].message is not None)
         ]
 
     def seqs(self, page: JSON) -> list[int]:
         return [seq_of(self.service, self.ticket_id, node["cursor"]) for node in page["nodes"]]
 
-    async def feed(self, after: str | None) -> Any:
-        document = await self.client.graphql(FEED, ticketId=self.ticket_id, after=after, first=100)
+    async def feed(self, after: str | None, client: Client | None = None) -> Any:
+        document = await (client or self.client).graphql(
+            FEED, ticketId=self.ticket_id, after=after, first=100
+        )
         assert "errors" not in document, document
         return document["data"]["ticketActivityChanges"]
 
@@ -228,6 +244,7 @@ def test_what_is_kept_and_every_cursor_are_as_a_model_says(blank: Settings) -> N
 
         Machine.portal, Machine.service = portal, service
         Machine.client = portal.call(service.client, *Scope)
+        Machine.stranger = portal.call(service.client)
         RetainMachine.valid_since = datetime.min.replace(tzinfo=UTC)
         bounds = examples(
             max_examples=6,
