@@ -192,6 +192,27 @@ async def test_null_is_not_the_default_that_another_subscriber_left_to_a_variabl
     assert edges["left out"] == edges["written"] != edges["null"]
 
 
+async def test_events_of_a_document_that_comes_once_are_compiled(settings: Settings) -> None:
+    """A request that comes once is not; each event of a subscription comes again."""
+    usual = settings.model_copy(update={"interpreted_first": 1})
+    async with start(usual) as service, listening(service) as origin:
+        author = await service.client()
+        entry = await author.create_activity(await author.create_ticket(), message="0")
+
+        def executions(engine: str) -> float:
+            [count] = service.app.state.measure()["ticket_activity_executions", (engine,)]
+            return float(count)
+
+        async with web_socket(origin, author.token) as ws:
+            before = executions("compiled")
+            await follow(ws, ticketId=entry["ticketId"])
+            assert executions("compiled") == before
+            for number in range(1, 4):
+                await write(author, entry, str(number))
+                await receive(ws)
+        assert executions("compiled") == before + 1  # from the second event on
+
+
 async def test_changes_of_many_tickets_at_once_reach_their_subscribers(
     origin: str, author: Client
 ) -> None:
