@@ -10,11 +10,10 @@ from functools import lru_cache
 from types import CodeType, CoroutineType
 from typing import Any, TypeAlias
 
-from graphql.pyutils import gather_with_cancel
-
 from app.graphql_server.compiler.execution import Execution
 from app.graphql_server.compiler.plan import Select
 from app.graphql_server.compiler.selections import Field, LeafAttribute, Typename
+from app.graphql_server.compiler.waiting import gather
 from app.graphql_server.response_size import field_size, value_size
 
 AnyField: TypeAlias = Field | LeafAttribute | Typename
@@ -92,7 +91,7 @@ async def _wait(results: dict[str, Any], pending: list[str]) -> dict[str, Any]:
         [name] = pending
         results[name] = await results[name]
     else:
-        values = await gather_with_cancel(*(results[name] for name in pending))
+        values = await gather(results[name] for name in pending)
         results.update(zip(pending, values, strict=True))
     return results
 

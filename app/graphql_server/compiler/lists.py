@@ -6,10 +6,11 @@ from typing import Any
 
 from graphql import GraphQLList
 from graphql.execution.executor import collect_iterator_awaitables
-from graphql.pyutils import Path, gather_with_cancel
+from graphql.pyutils import Path
 
 from app.graphql_server.compiler.execution import Execution
 from app.graphql_server.compiler.plan import Complete, FieldPlan, is_awaitable, make_path
+from app.graphql_server.compiler.waiting import gather
 
 
 def compile_list(
@@ -91,7 +92,7 @@ async def _wait(results: list[Any], pending: list[int]) -> list[Any]:
         [index] = pending
         results[index] = await results[index]
     else:
-        values = await gather_with_cancel(*(results[index] for index in pending))
+        values = await gather(results[index] for index in pending)
         for index, value in zip(pending, values, strict=True):
             results[index] = value
     return results
