@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from app.log import events
 from app.log_format import LogHandler
@@ -14,6 +16,12 @@ from tests.support.engines import Engine, engine_of
 from tests.support.live import listening
 from tests.support.postgresql import OWN_SERVER, running_postgresql
 from tests.support.service import Client, Service, start
+
+# How long an example takes says nothing on a machine that has other things to do.
+hypothesis_settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("patient")
 
 ENGINES = ("sqlite", "postgresql")
 

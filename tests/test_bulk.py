@@ -318,7 +318,7 @@ def test_the_script_imports_with_true_times_and_looks_it_up(tmp_path: Path) -> N
     numbers=st.lists(st.sampled_from(["good", "missing", "bad id", "forbidden"]), max_size=8),
     clients=st.integers(1, 3),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 async def test_outcomes_are_those_of_the_items_however_many_callers_there_are(
     blank: Settings, numbers: list[str], clients: int
 ) -> None:

@@ -121,7 +121,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 async def test_times_never_go_back_however_the_clock_runs(
     blank: Settings, steps: list[tuple[int, str]]
 ) -> None:

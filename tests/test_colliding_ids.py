@@ -132,7 +132,6 @@ async def carry_out(
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 @given(sequence=st.lists(commands, min_size=2, max_size=12))

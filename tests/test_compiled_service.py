@@ -46,7 +46,6 @@ SAMPLES: dict[str, list[Any]] = {
 }
 GENERATED = settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
     database=None,

@@ -49,7 +49,6 @@ CASES = 10  # of each document
 
 GENERATED = settings(
     max_examples=DOCUMENTS,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
     database=None,

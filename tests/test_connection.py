@@ -168,7 +168,7 @@ async def happen(service: Service, client: Client, steps: list[int | None]) -> l
     size=st.integers(1, 4),
     order=st.sampled_from(ORDERS),
 )
-@hypothesis_settings(max_examples=15, deadline=None, derandomize=True)
+@hypothesis_settings(max_examples=15, derandomize=True)
 def test_pages_put_together_are_the_sorted_list(
     blank: Settings, steps: list[int | None], size: int, order: JSON
 ) -> None:

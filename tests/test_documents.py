@@ -74,6 +74,16 @@ async def test_a_hash_can_be_sent_by_get(service: Service) -> None:
 async def test_a_query_is_not_kept_under_another_hash(service: Service) -> None:
     client = await service.client()
 
+    half_a_character = json.dumps(persisted(OTHER) | {"query": "\ud800"})
+
+    refused = await client.request(
+        "POST",
+        "/graphql",
+        content=half_a_character,
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert refused.json()["errors"][0]["extensions"]["code"] == "INVALID_INPUT"
     assert await code_of(client, persisted(OTHER) | {"query": QUERY}) == "INVALID_INPUT"
     assert await code_of(client, persisted(OTHER)) == "PERSISTED_QUERY_NOT_FOUND"
 

@@ -269,7 +269,7 @@ def apply(list_: set[str], changes: list[JSON]) -> set[str]:
 
 
 @given(filter_=FILTERS, is_author=st.booleans(), before=OPERATIONS, after=OPERATIONS)
-@hypothesis_settings(max_examples=20, deadline=None, derandomize=True)
+@hypothesis_settings(max_examples=20, derandomize=True)
 def test_a_list_and_the_changes_after_it_make_the_list_as_it_is_now(
     blank: Settings, filter_: JSON, is_author: bool, before: Any, after: Any
 ) -> None:

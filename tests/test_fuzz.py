@@ -22,7 +22,6 @@ pytestmark = pytest.mark.any_engine
 
 GENERATED = settings(
     max_examples=1000,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
 )

@@ -320,7 +320,7 @@ async def test_whatever_a_token_holds_it_is_accepted_or_refused(
     async with verifier:
         await verifier.verify(idp.token(), idp.clock())
 
-        @hypothesis_settings(max_examples=300, deadline=None, database=None)
+        @hypothesis_settings(max_examples=300, database=None)
         @given(st.dictionaries(PARAMETERS, VALUES), st.dictionaries(CLAIMS, VALUES))
         def check(header: JSON, claims: JSON) -> None:
             token = forged(idp, HEAD | header, idp.claims() | claims)

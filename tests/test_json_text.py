@@ -37,7 +37,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(value=json_values)
 def test_what_is_written_is_read_back_as_the_same(value: object) -> None:
     assert exact(json.loads(encode_json(value))) == exact(value)

@@ -65,6 +65,10 @@ async def refusal(client: Client, query: str, **variables: Any) -> str:
         (f"{{ {aliases(21)} }}", "root fields are 21, the limit is 20"),
         (f"{{ {aliases(101)} }}", "aliases are 101, the limit is 100"),
         (f"{{ viewer {DIRECTIVES} {{ name }} }}", "directives are 101, the limit is 100"),
+        (
+            f"{{ viewer {{ ...n }} }} fragment n on Viewer {DIRECTIVES} {{ name }}",
+            "directives are 101, the limit is 100",
+        ),
         (f"{{ viewer {{ {'name ' * 500} }} }}", "fields are 501, the limit is 500"),
         (f"{{ {SPREAD_WIDELY} }}{FIELDS}", "fields are 960, the limit is 500"),
         (f"{{ viewer {{ name }} }} {FRAGMENTS}", "fragments are 81, the limit is 80"),

@@ -182,7 +182,7 @@ async def test_tickets_are_not_merged_into_each_other(
     steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=12),
     group=st.sampled_from([1, 4, 12]),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=15, suppress_health_check=list(HealthCheck), derandomize=True)
 async def test_merges_never_make_a_circle(
     blank: Settings, steps: list[tuple[int, int, bool]], group: int
 ) -> None:

@@ -304,7 +304,7 @@ VALUES = st.recursive(
 
 
 @given(metadata=st.dictionaries(st.text("abcé🙂"), VALUES), message=st.text("a\n\té漢🙂"))
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=25)
 def test_what_is_accepted_comes_back_as_the_same_value(
     blank: Settings, metadata: JSON, message: str
 ) -> None:

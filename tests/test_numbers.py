@@ -87,9 +87,7 @@ async def by_literal(client: Client, entry: JSON, number: str, field: str) -> An
 
 
 @given(number=NUMBERS)
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=200, suppress_health_check=list(HealthCheck), derandomize=True)
 @example("1e-400")
 @example("-1e-400")
 @example("1e400")

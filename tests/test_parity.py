@@ -288,7 +288,7 @@ bodies = st.fixed_dictionaries(
 
 
 @given(fields=bodies)
-@hypothesis_settings(max_examples=50, deadline=None, derandomize=True)
+@hypothesis_settings(max_examples=50, derandomize=True)
 def test_doors_agree_on_anything(blank: Settings, fields: JSON) -> None:
     async def run() -> None:
         async with start(blank) as service:

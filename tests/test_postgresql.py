@@ -639,7 +639,7 @@ def finds(blank: Settings) -> Iterator[Callable[[str, list[str]], bool]]:
         portal.call(database.close)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(message=folding, sought=folding, ends=st.tuples(st.integers(0, 20), st.integers(0, 20)))
 def test_text_is_found_as_python_folds_it(
     finds: Callable[[str, list[str]], bool], message: str, sought: str, ends: tuple[int, int]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.graphql_server.complexity import QueryLimits
@@ -152,9 +152,13 @@ def execute(limit: int, query: str, variables: JSON) -> Result:
     return asyncio.run(run())
 
 
-GREETINGS = "query ($a: String!) { b: greeting(name: $a) later items { __typename } nobody }"
+NUMBERS = repeated("half(of: 2000000000)", 9)
+GREETINGS = (
+    f"query ($a: String!) {{ b: greeting(name: $a) later items {{ __typename }} nobody {NUMBERS} }}"
+)
 
 
+@example(name="x", share=0.98)
 @given(name=st.text(max_size=50), share=st.floats(0.5, 1.5))
 def test_no_answer_is_longer_than_the_limit_and_none_far_below_it_is_refused(
     name: str, share: float

@@ -249,7 +249,6 @@ def test_what_is_kept_and_every_cursor_are_as_a_model_says(blank: Settings) -> N
         bounds = examples(
             max_examples=6,
             stateful_step_count=15,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         )
         run_state_machine_as_test(Machine, settings=bounds)

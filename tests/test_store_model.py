@@ -187,7 +187,6 @@ def test_reads_and_writes_do_what_they_do_to_a_dictionary(blank: Settings) -> No
         bounds = examples(
             max_examples=8,
             stateful_step_count=10,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         )
         run_state_machine_as_test(Machine, settings=bounds)

@@ -19,7 +19,6 @@ texts = st.text(CHARACTERS, max_size=12)
 @given(messages=st.lists(texts, min_size=1, max_size=8), text=texts)
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 async def test_a_text_filter_finds_what_casefold_says(

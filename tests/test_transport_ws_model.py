@@ -121,6 +121,4 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(
-    max_examples=200, stateful_step_count=30, deadline=None, derandomize=True
-)
+TestConversation.settings = settings(max_examples=200, stateful_step_count=30, derandomize=True)

@@ -394,7 +394,7 @@ def test_turns_are_given_as_the_model_says(monkeypatch: pytest.MonkeyPatch) -> N
             super().teardown()
             seen.update(self.ends)
 
-    bounds = examples(max_examples=100, stateful_step_count=25, deadline=None)
+    bounds = examples(max_examples=100, stateful_step_count=25)
     run_state_machine_as_test(Machine, settings=bounds)
     assert all(seen[end] > 10 for end in ("answered", "busy", "forced"))
 

@@ -67,7 +67,7 @@ async def found_one_by_one(client: Client, ids: list[str]) -> set[str]:
 
 
 @given(written=entries, seen_by=viewers)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 async def test_lists_counts_and_feed_hold_what_is_found_one_by_one(
     blank: Settings,
     written: list[tuple[UUID, list[bool], str]],
