@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
 from app.errors import (
     InvalidInput,
@@ -28,21 +28,24 @@ REQUEST_BODY = "Request body"
 """What errors call it."""
 
 
-async def read_json_text(request: Request, max_bytes: int) -> bytes:
+async def read_json_text(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Read a body that should be JSON.
 
     A byte order mark before it is ignored, as RFC 8259 section 8.1 lets a recipient do.
     Raises UnsupportedMediaType and PayloadTooLarge, and ClientDisconnect when there is nobody left
     to answer (`app.middleware` ends such a request silently).
     """
-    if not _is_json(", ".join(header_values(request.scope, b"content-type"))):
+    if not _is_json(", ".join(header_values(scope, b"content-type"))):
         raise UnsupportedMediaType(
             "The body must be JSON in UTF-8: send one header Content-Type: application/json.",
             headers={"Accept": JSON},
         )
-    if codings := header_values(request.scope, b"content-encoding"):
+    if codings := header_values(scope, b"content-encoding"):
         _require_no_coding(codings)
-    body = await _read_body(request, max_bytes)
+    declared = header_value(scope, b"content-length")
+    if declared and declared.isdecimal() and int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    body = await _read_body(receive, max_bytes)
     return body.removeprefix(BOM_UTF8)
 
 
@@ -96,24 +99,20 @@ def _is_utf8(parameters: Iterable[tuple[str, str]]) -> bool:
     return all(value in ("utf-8", "utf8") for name, value in parameters if name == "charset")
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    declared = header_values(request.scope, b"content-length")
-    if declared and declared[0].isdecimal() and int(declared[0][:20]) > max_bytes:
-        raise _too_large(max_bytes)
-    more = True
-    chunks: list[bytes] = []
+async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
     size = 0
-    while more:
-        message = await request.receive()
+    while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body = message.get("body", b"")
+        body: bytes = message.get("body", b"")
         size += len(body)
         if size > max_bytes:
             raise _too_large(max_bytes)
-        chunks.append(body)
-        more = message.get("more_body", False)
-    return b"".join(chunks)
+        if not message.get("more_body", False):
+            return b"".join((*parts, body)) if parts else body
+        parts.append(body)
 
 
 def _too_large(max_bytes: int) -> PayloadTooLarge:

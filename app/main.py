@@ -22,6 +22,7 @@ from app.authentication import Authenticate, Authentication
 from app.errors import (
     QueryTooComplex,
 )
+from app.expiry import Expiry
 from app.graphql.context import Contexts
 from app.graphql.queries import LIST_SIZES
 from app.graphql.schema import schema
@@ -317,7 +318,7 @@ def _graphql_endpoint(
             authenticate=authenticate,
             limits=limits,
             contexts=contexts,
-            deadline_seconds=settings.query_deadline_seconds,
+            deadline=Expiry(settings.query_deadline_seconds),
         ),
         streams=StreamLimits(
             subscriptions=settings.max_subscriptions_per_connection,
@@ -340,7 +341,7 @@ def _documents(settings: Settings, executor: Executor) -> Documents:
     trusted = read_manifest(path) if path else {}
     for key, text in trusted.items():
         try:
-            executor.parse_operations(text)
+            executor.parser.parse_operations(text)
         except RequestErrors as error:
             raise ManifestUnusable(f"{path}: document {key}: {error.errors[0].message}") from None
         except QueryTooComplex as error:

@@ -174,8 +174,8 @@ def _of_store(timeline: Timeline) -> Snapshot:
 def _of_executor(executor: Executor) -> Snapshot:
     compiler = executor.compiler
     return {
-        ("ticket_activity_cache_lookups", ("documents", "hit")): [executor.document_hits],
-        ("ticket_activity_cache_lookups", ("documents", "miss")): [executor.document_misses],
+        ("ticket_activity_cache_lookups", ("documents", "hit")): [executor.parser.hits],
+        ("ticket_activity_cache_lookups", ("documents", "miss")): [executor.parser.misses],
         ("ticket_activity_executions", ("compiled",)): [compiler.compiled_count],
         ("ticket_activity_executions", ("graphql-core",)): [compiler.interpreted_count],
     }

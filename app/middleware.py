@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Collection
-from itertools import count
+from itertools import chain, count
 from secrets import token_hex
 from time import perf_counter
 from typing import Any, Final
@@ -118,10 +118,10 @@ class FrontDoor:
             if error:
                 await _refuse(error, scope, receive, sending)
                 return
-            if scope["type"] == "http":
-                receive = _in_time(scope, receive, self.max_receive_seconds)
-            else:
+            if scope["type"] != "http":
                 state["observe"] = self.observe
+            elif "is_received" not in state:
+                receive = _in_time(scope, receive, self.max_receive_seconds)
             await self.app(scope, receive, sending)
         finally:
             self.observe(scope, sending.status, sending.size, started_at)
@@ -131,13 +131,12 @@ class FrontDoor:
         path = scope.get("raw_path") or scope["path"].encode()
         if len(path) + 1 + len(scope["query_string"]) > self.max_uri_bytes:
             return UriTooLong(f"The URI is longer than {self.max_uri_bytes} bytes; use POST.")
-        size = 0
-        for name, value in scope["headers"]:
-            # 4 is what ": " and the line end add on the wire: many tiny headers are large too.
-            size += len(name) + len(value) + 4
+        headers = scope["headers"]
+        for name, value in headers:
             if name == b"x-request-id" and _SANE_ID.fullmatch(value):
                 state["request_id"] = value.decode()
-        if size > self.max_header_bytes:
+        # 4 is what ": " and the line end add on the wire: many tiny headers are large too.
+        if 4 * len(headers) + sum(map(len, chain.from_iterable(headers))) > self.max_header_bytes:
             return HeadersTooLarge(f"The headers are larger than {self.max_header_bytes} bytes.")
         return None
 

@@ -69,7 +69,7 @@ class _Door:
     async def _put_activity(self, request: Request) -> Response:
         note(request.scope, "operation", "updateTicketActivity")
         viewer = await self._viewer(request)
-        text = await read_json_text(request, self.max_body_bytes)
+        text = await read_json_text(request.scope, request.receive, self.max_body_bytes)
         return await self.turns.run(viewer.token_id, self._put(request, viewer, text))
 
     async def _put(self, request: Request, viewer: Viewer, text: bytes) -> Response:

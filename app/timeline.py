@@ -40,7 +40,8 @@ from app.store.key_sweeper import KeySweeper
 from app.store.loads import Snapshot
 from app.store.reader import Reader
 from app.store.timeline_cache import TimelineCache
-from app.store.writer import Verdict, Writer
+from app.store.unit_of_work import Verdict
+from app.store.writer import Writer
 from app.view import View
 
 _log = logging.getLogger(__name__)

@@ -41,7 +41,6 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from sqlalchemy import Engine, event
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.auth import Viewer
@@ -266,36 +265,36 @@ class _TracedContexts:
 
     async def query(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        with self._span("query", _name_of(connection)):
-            return await self._contexts.query(connection, viewer, execute)
+        with self._span("query", _name_of(scope)):
+            return await self._contexts.query(scope, viewer, execute)
 
     async def mutation(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        with self._span("mutation", _name_of(connection)):
-            return await self._contexts.mutation(connection, viewer, execute)
+        with self._span("mutation", _name_of(scope)):
+            return await self._contexts.mutation(scope, viewer, execute)
 
     async def mutation_once(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: Viewer,
         key: str,
         request: Sequence[object],
         execute: Callable[[object], Awaitable[bytes | T]],
     ) -> bytes | T:
-        with self._span("mutation", _name_of(connection)):
-            return await self._contexts.mutation_once(connection, viewer, key, request, execute)
+        with self._span("mutation", _name_of(scope)):
+            return await self._contexts.mutation_once(scope, viewer, key, request, execute)
 
-    def subscription(self, connection: HTTPConnection, viewer: Viewer) -> Context:
-        context = self._contexts.subscription(connection, viewer)
-        self._names[context] = _name_of(connection)
+    def subscription(self, scope: Scope, viewer: Viewer) -> Context:
+        context = self._contexts.subscription(scope, viewer)
+        self._names[context] = _name_of(scope)
         return context
 
     async def event(self, context: Context, execute: Callable[[], Awaitable[T]]) -> T:
@@ -312,8 +311,8 @@ class _TracedContexts:
             yield
 
 
-def _name_of(connection: HTTPConnection) -> str | None:
-    name: str | None = connection.scope["state"].get("operation")
+def _name_of(scope: Scope) -> str | None:
+    name: str | None = scope["state"].get("operation")
     return name and name[:_MAX_LENGTH]
 
 

@@ -42,7 +42,7 @@ class FeedPage:
     has_more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class View:
     """Reads what one viewer may see, all from one snapshot of the database."""
 

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -96,8 +95,7 @@ def activity_of(ticket: Ticket, place: int, number: int) -> Activity:
 
 
 def edited(activity: Activity) -> Activity:
-    return replace(
-        activity,
+    return activity._replace(
         message=f"{activity.message} (edited)",
         version=2,
         updated_at=activity.created_at + EDITED_AFTER * STEP,
@@ -119,12 +117,12 @@ def timeline(ticket: Ticket, size: int, first_number: int) -> Iterator[Change]:
     for place in range(size):
         activity = activity_of(ticket, place, first_number + place)
         seq += 1
-        yield Change(ChangeType.ADDED, replace(ticket, last_seq=seq), activity, None)
+        yield Change(ChangeType.ADDED, ticket._replace(last_seq=seq), activity, None)
         if is_edited(activity, place, size):
             waiting[place + EDITED_AFTER] = activity
         if before := waiting.pop(place, None):
             seq += 1
-            changed = replace(ticket, last_seq=seq)
+            changed = ticket._replace(last_seq=seq)
             yield Change(ChangeType.UPDATED, changed, edited(before), before)
 
 

@@ -7,7 +7,7 @@ import app
 
 ROOT = Path(app.__file__).parent
 FLOORS = [
-    {"app.errors", "app.line_writer", "app.measures", "app.numerals", "app.spans"},
+    {"app.errors", "app.expiry", "app.line_writer", "app.measures", "app.numerals", "app.spans"},
     {"app.json_text", "app.log"},
     {"app.auth"},
     {"app.activity"},
@@ -95,7 +95,7 @@ def test_the_doors_do_not_know_each_other() -> None:
 
 
 def test_the_graphql_server_serves_any_schema() -> None:
-    allowed = {GRAPHQL_SERVER, "app.errors", "app.http", "app.json_text"}
+    allowed = {GRAPHQL_SERVER, "app.errors", "app.expiry", "app.http", "app.json_text"}
 
     wrong = [
         (module, imported)

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -11,7 +10,8 @@ from graphql import get_introspection_query
 
 from app.graphql.schema import schema
 from app.graphql_server.complexity import QueryLimits
-from app.graphql_server.execution import Executor, Operation
+from app.graphql_server.execution import Executor
+from app.graphql_server.parser import Operation, select_operation
 from app.settings import Settings
 from tests.support.service import JSON, Client, Service, start
 
@@ -376,7 +376,7 @@ async def test_the_event_loop_does_not_validate_long_documents(service: Service)
     executor = Executor(schema, cache_size=1, limits=QueryLimits())
 
     began = time.thread_time()
-    executor.parse_operations(query)
+    executor.parser.parse_operations(query)
     validated = time.thread_time()
     document = await client.graphql(query)
     answered = time.thread_time()
@@ -386,10 +386,12 @@ async def test_the_event_loop_does_not_validate_long_documents(service: Service)
 
 
 async def test_a_document_that_many_send_at_once_is_kept_once_and_leaves_room() -> None:
-    executor = Executor(schema, cache_size=10, limits=QueryLimits())
+    parser = Executor(schema, cache_size=10, limits=QueryLimits()).parser
 
-    def prepare(query: str) -> Coroutine[Any, Any, Operation]:
-        return executor.prepare(query.ljust(16_000, ","), None, lambda _: None)
+    async def prepare(query: str) -> Operation:
+        text = query.ljust(16_000, ",")
+        operations = parser.known(text) or await parser.parse(text, lambda _: None)
+        return select_operation(operations, None)
 
     at_once = await asyncio.gather(*(prepare("{ viewer { name } }") for _ in range(40)))
     later = [await prepare("{ viewer { scopes } }") for _ in range(2)]

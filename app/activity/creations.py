@@ -126,7 +126,7 @@ def merge_tickets(state: State, command: MergeTickets, viewer: Viewer, now: date
     target = _mergeable(state, command.target_id, "targetId")
     if not state.ids_in_use.isdisjoint(command.new_ids):
         raise IdTaken("The id is in use with other content.", path=("id",))
-    source = replace(source, merged_into_id=target.id)
+    source = source._replace(merged_into_id=target.id)
     into = _merge_entry(source, command.merged_into_id, ActivityType.MERGED_INTO, target)
     of = _merge_entry(target, command.merged_from_id, ActivityType.MERGED_FROM, source)
     first, second = (

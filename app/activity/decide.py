@@ -4,7 +4,6 @@ Pure: it reads nothing but its arguments and mutates nothing. A command that fai
 the other commands of the same unit of work.
 """
 
-from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
@@ -82,8 +81,7 @@ def _update_activity(
     may_be_repeated = _may_be_repeated(state, command, activity, viewer)
     if not may_be_repeated:
         _require_version(command, activity)
-    updated = replace(
-        activity,
+    updated = activity._replace(
         message=activity.message if command.message is ABSENT else command.message,
         metadata=_updated_metadata(activity.metadata, command, limits),
         is_private=activity.is_private
@@ -137,7 +135,7 @@ def _delete_activity(
     _require_version(command, activity)
     if activity.activity_type is not ActivityType.MERGED_INTO:  # its deletion undoes the merge
         require_not_merged(state, command)
-    return changed(state, activity, replace(activity, deleted_at=now), viewer.actor_id, now)
+    return changed(state, activity, activity._replace(deleted_at=now), viewer.actor_id, now)
 
 
 def _has_deleted(viewer: Viewer, activity: Activity, command: DeleteActivity) -> bool:
@@ -159,8 +157,7 @@ def _redact_activity(
     )
     if activity.redacted_version == activity.version:
         return Outcome(state.tickets[activity.ticket_id], activity)
-    redacted = replace(
-        activity,
+    redacted = activity._replace(
         message=None,
         metadata=_without_free_data(activity),
         redacted_version=activity.version + 1,
@@ -184,8 +181,7 @@ def _restore_activity(
     _require_version(command, activity)
     content = _restorable(state, activity, command.to_version)
     policy.require_content_seen(viewer, activity, was_private=content.is_private)
-    restored = replace(
-        activity,
+    restored = activity._replace(
         message=content.message,
         metadata=content.metadata,
         is_private=content.is_private,

@@ -1,6 +1,6 @@
 """What a command leads to: the changes, and the ticket and the activity after them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -37,7 +37,7 @@ def changed(
     now: datetime,
     reason: str | None = None,
 ) -> Outcome:
-    after = replace(after, version=before.version + 1, updated_at=now, updated_by_id=by)
+    after = after._replace(version=before.version + 1, updated_at=now, updated_by_id=by)
     change = Change(
         change_type=_change_type(before, after),
         ticket=_ticket_after(_unmerged(state.tickets[before.ticket_id], before, after), now),
@@ -62,7 +62,7 @@ def _unmerged(ticket: Ticket, before: Activity, after: Activity) -> Ticket:
         and after.deleted_at is not None
         and merge_target(before.metadata) == ticket.merged_into_id
     )
-    return replace(ticket, merged_into_id=None) if is_undone else ticket
+    return ticket._replace(merged_into_id=None) if is_undone else ticket
 
 
 def added(ticket: Ticket, activity: Activity, viewer: Viewer, now: datetime) -> Outcome:
@@ -79,7 +79,7 @@ def added(ticket: Ticket, activity: Activity, viewer: Viewer, now: datetime) -> 
 
 
 def _ticket_after(ticket: Ticket, now: datetime) -> Ticket:
-    return replace(ticket, last_seq=ticket.last_seq + 1, last_changed_at=now)
+    return ticket._replace(last_seq=ticket.last_seq + 1, last_changed_at=now)
 
 
 def holds_same(one: Activity | Content, other: Activity | Content) -> bool:

@@ -1,7 +1,6 @@
 """Decides who may see and change what, and why not. Nothing else decides that."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import StrEnum
 from uuid import UUID
 
@@ -78,10 +77,10 @@ def revision_as_seen(viewer: Viewer, activity: Activity, revision: Revision) -> 
     number, the time and the actor are shown, the content is not.
     """
     if revision.version < (activity.redacted_version or 0):
-        return replace(revision, is_redacted=True)
+        return revision._replace(is_redacted=True)
     if sees_entry(viewer, activity.actor_id, revision.is_private):
         return revision
-    return replace(revision, message=None, metadata={}, is_withheld=True)
+    return revision._replace(message=None, metadata={}, is_withheld=True)
 
 
 def redaction_as_seen(viewer: Viewer, activity: Activity, redaction: Redaction) -> Redaction:
@@ -91,7 +90,7 @@ def redaction_as_seen(viewer: Viewer, activity: Activity, redaction: Redaction) 
     """
     if sees_entry(viewer, activity.actor_id, redaction.is_private):
         return redaction
-    return replace(redaction, reason=None)
+    return redaction._replace(reason=None)
 
 
 def require_visible(

@@ -1,4 +1,8 @@
-"""The values of the domain: tickets, their activities, and changes of activities."""
+"""The values of the domain: tickets, their activities, and changes of activities.
+
+They are named tuples: each is made for each request, and a frozen dataclass takes three times as
+long to make.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,8 +69,7 @@ class TicketState(NamedTuple):
     forgotten_public_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """`last_seq` and `last_changed_at` are the `seq` and the time of the ticket's newest change.
 
     For `edition` and what was forgotten see TicketState.
@@ -88,8 +91,7 @@ class Ticket:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(NamedTuple):
     """One entry of a ticket's timeline. `version` counts its changes, from 1.
 
     `redacted_version` is the version that the last redaction made. What the versions before it held
@@ -125,8 +127,7 @@ def merge_target(metadata: JSONObject) -> UUID | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One change of one activity. It becomes its new row, a row of the history and a feed event.
 
     `ticket` is the ticket after the change, so `ticket.last_seq` is the position of the change in
@@ -175,8 +176,7 @@ class Change:
         return {self.activity.id} | ({self.ticket.id} if self.creates_ticket else set())
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(NamedTuple):
     """One version of an activity, from the history.
 
     `is_withheld` is set where the content was private and is not shown to the viewer. `is_redacted`
@@ -197,8 +197,7 @@ class Revision:
     is_redacted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Redaction:
+class Redaction(NamedTuple):
     """The change that removed what an activity held, and why. `reason` is None if withheld."""
 
     activity_id: UUID
@@ -209,8 +208,7 @@ class Redaction:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """What a version of an activity held."""
 
     message: str | None

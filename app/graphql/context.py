@@ -10,7 +10,6 @@ from uuid import UUID
 
 import strawberry
 from sqlmodel import Session
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 from strawberry.dataloader import DataLoader
 
@@ -21,7 +20,7 @@ from app.activity.outcomes import Outcome
 from app.activity.state import Activity, Redaction, Revision, Ticket
 from app.auth import Viewer
 from app.errors import CommittedUnread, DeadlineExceeded, InternalError, ServiceError, UserError
-from app.http import note
+from app.http import header_value, note
 from app.rate_limits import Quota
 from app.store.loads import Batch, K, Snapshot, V
 from app.store.long_reads import OwnSnapshot
@@ -47,12 +46,12 @@ class Context:
         viewer: Viewer,
         snapshot: Snapshot,
         last_event_id: str | None = None,
-        connection: HTTPConnection | None = None,
+        scope: Scope | None = None,
     ) -> None:
         self.timeline = timeline
         self.viewer = viewer
         self.last_event_id = last_event_id
-        self._connection = connection
+        self._scope = scope or {}
         self.renew(snapshot)
 
     def renew(self, snapshot: Snapshot) -> None:
@@ -67,8 +66,7 @@ class Context:
     @property
     def quota(self) -> Quota | None:
         """What the token has left; None where the service limits no rates."""
-        state = self._connection.scope["state"] if self._connection else {}
-        quota: Quota | None = state.get("quota")
+        quota: Quota | None = self._scope.get("state", {}).get("quota")
         return quota
 
     @property
@@ -134,13 +132,12 @@ class MutationContext(Context):
         request: KeyedRequest | None,
         scope: Scope,
     ) -> None:
-        self._scope = scope
         self._code: str | None = None
         self._deadline_seconds = deadline_seconds
         self._request = request
         self._steps = 0
         self._own = timeline.reader.own_snapshot(viewer.token_id, is_patient=True)
-        super().__init__(timeline, viewer, self._own)
+        super().__init__(timeline, viewer, self._own, scope=scope)
 
     async def submit(self, command: Command) -> Outcome:
         """Carry out a command. The payload then reads the state after it."""
@@ -249,37 +246,35 @@ class Contexts:
     deadline_seconds: float
     turns: Turns
 
-    async def turn(self, viewer: Viewer, work: Coroutine[Any, Any, T]) -> T:
-        return await self.turns.run(viewer.token_id, work)
+    def turn(self, viewer: Viewer, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        return self.turns.run(viewer.token_id, work)
 
     def charge(self, viewer: Viewer, seconds: float) -> None:
         self.turns.charge(viewer.token_id, seconds)
 
-    async def query(
+    def query(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
-    ) -> T:
+    ) -> Awaitable[T]:
         """Execute a query on one state of the database; again, where its reads take long."""
-        return await self.timeline.reader.read(
+        return self.timeline.reader.read(
             viewer.token_id,
-            lambda snapshot: execute(
-                Context(self.timeline, viewer, snapshot, connection=connection)
-            ),
+            lambda snapshot: execute(Context(self.timeline, viewer, snapshot, scope=scope)),
         )
 
     async def mutation(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        return await self._mutate(connection, viewer, execute, None)
+        return await self._mutate(scope, viewer, execute, None)
 
     async def mutation_once(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: Viewer,
         key: str,
         request: Sequence[object],
@@ -292,30 +287,28 @@ class Contexts:
         keyed = await self.timeline.keyed_request(viewer, key, *request)
         if kept := await self.timeline.find_answer(keyed):
             return kept.body
-        answer = await self._mutate(connection, viewer, execute, keyed)
+        answer = await self._mutate(scope, viewer, execute, keyed)
         if isinstance(answer, bytes):
             return (await self.timeline.keep_answer(keyed, Answer(200, {}, answer))).body
         return answer
 
     async def _mutate(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: Viewer,
         execute: Callable[[object], Awaitable[T]],
         request: KeyedRequest | None,
     ) -> T:
-        context = MutationContext(
-            self.timeline, viewer, self.deadline_seconds, request, connection.scope
-        )
+        context = MutationContext(self.timeline, viewer, self.deadline_seconds, request, scope)
         try:
             return await execute(context)
         finally:
             await context.close()
 
-    def subscription(self, connection: HTTPConnection, viewer: Viewer) -> Context:
+    def subscription(self, scope: Scope, viewer: Viewer) -> Context:
         """Return the context of a subscription, whose events each read a state of their own."""
         unused = self.timeline.reader.own_snapshot(viewer.token_id)
-        return Context(self.timeline, viewer, unused, connection.headers.get("last-event-id"))
+        return Context(self.timeline, viewer, unused, header_value(scope, b"last-event-id"))
 
     async def event(self, context: Context, execute: Callable[[], Awaitable[T]]) -> T:
         """Execute the selection of one event; again, where its reads take long."""

@@ -10,7 +10,7 @@ from collections.abc import (
     Mapping,
 )
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
 
 from graphql import OperationType
@@ -25,6 +25,7 @@ from app.errors import (
     NotAcceptable,
     ServiceError,
 )
+from app.graphql_server.compiler import Result
 from app.graphql_server.errors import (
     FormattedError,
     RequestErrors,
@@ -33,7 +34,6 @@ from app.graphql_server.errors import (
     format_errors,
     is_fault,
 )
-from app.graphql_server.execution import Result
 from app.graphql_server.operations import Operations, Parameters, key_of, read_parameters
 from app.graphql_server.sse import EVENT_STREAM, EventStreamResponse, event_stream_head
 from app.graphql_server.streams import Guard, StreamLimits
@@ -86,6 +86,15 @@ class GraphQLResponse:
 AnyResponse: TypeAlias = Response | EventStreamResponse | GraphQLResponse
 
 
+class _Head(NamedTuple):
+    """What is known of a request before its body is parsed. `media_type` is the response's."""
+
+    scope: Scope
+    accept: str | None
+    media_type: str
+    authorization: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class GraphQLEndpoint(Generic[ViewerT]):
     """An ASGI application for one path.
@@ -99,99 +108,89 @@ class GraphQLEndpoint(Generic[ViewerT]):
     page: Callable[[], Response] | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        response = await self._respond(request)
-        if request.method == "HEAD" and isinstance(response, Response | GraphQLResponse):
+        response = await self._respond(scope, receive)
+        if scope["method"] == "HEAD" and isinstance(response, Response | GraphQLResponse):
             response.body = b""  # the headers stay those of GET
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> AnyResponse:
+    async def _respond(self, scope: Scope, receive: Receive) -> AnyResponse:
         """Return the response. All errors become responses here."""
         media_type = JSON  # until the Accept header is read
         try:
-            _require_method(request)
-            media_type = self._media_type(request)
+            _require_method(scope)
+            accept = _accept(scope)
+            media_type = self._media_type(scope, accept)
             if media_type == HTML and self.page:
                 return self.page()
-            return await self._answer(request, media_type)
+            # Before the body: nothing is read or parsed for a client without a token.
+            authorization = header_value(scope, b"authorization")
+            viewer = await self.operations.admit(scope, authorization)
+            note(scope, "viewer", viewer)
+            if self.operations.limits:
+                await self.operations.limits.count(scope, viewer)
+            body = await self._body(scope, receive)
+            head = _Head(scope, accept, media_type, authorization)
+            return await self.operations.contexts.turn(viewer, self._answer(head, viewer, body))
         except ClientDisconnect:
             raise
         except Exception as error:
-            return _not_executed(error, request, _single(media_type))
+            return _not_executed(error, scope, _single(media_type))
 
-    def _media_type(self, request: Request) -> str:
+    def _media_type(self, scope: Scope, accept: str | None) -> str:
         offered = _RESPONSE_TYPES
-        if self.page and request.method != "POST" and "query" not in request.query_params:
+        if self.page and scope["method"] != "POST" and "query" not in Request(scope).query_params:
             offered += (HTML,)
-        media_type = preferred_type(_accept(request), offered)
+        media_type = preferred_type(accept, offered)
         if media_type is None:
             raise NotAcceptable(
                 f"The response is {GRAPHQL_RESPONSE_JSON}, {JSON} or {EVENT_STREAM}."
             )
         return media_type
 
-    async def _answer(self, request: Request, media_type: str) -> AnyResponse:
-        # Before the body: nothing is read or parsed for a client without a token.
-        authorization = header_value(request.scope, b"authorization")
-        viewer = await self.operations.admit(request.scope, authorization)
-        note(request.scope, "viewer", viewer)
-        if self.operations.limits:
-            await self.operations.limits.count(request.scope, viewer)
-        body = await self._body(request)
-        return await self.operations.contexts.turn(
-            viewer, self._answer_viewer(request, media_type, authorization, viewer, body)
-        )
-
-    async def _answer_viewer(
-        self,
-        request: Request,
-        media_type: str,
-        authorization: str | None,
-        viewer: ViewerT,
-        body: bytes | None,
-    ) -> AnyResponse:
-        parameters = _parameters(request, body)
-        operation = await self.operations.find(request, viewer, parameters)
-        _require_allowed(operation.kind, request)
-        if media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
-            key = key_of(operation, request, parameters)
-            result = await self.operations.execute(request, viewer, operation, parameters, key)
-            return _executed(result, request, media_type)
-        if request.method == "HEAD":
+    async def _answer(self, head: _Head, viewer: ViewerT, body: bytes | None) -> AnyResponse:
+        scope = head.scope
+        parameters = _parameters(scope, body)
+        operation = await self.operations.find(scope, viewer, parameters)
+        _require_allowed(operation.kind, head)
+        if head.media_type != EVENT_STREAM and operation.kind is not OperationType.SUBSCRIPTION:
+            key = key_of(operation, scope, parameters)
+            result = await self.operations.execute(scope, viewer, operation, parameters, key)
+            return _executed(result, head)
+        if scope["method"] == "HEAD":
             return event_stream_head()
-        note(request.scope, "door", "sse")
+        note(scope, "door", "sse")
         return EventStreamResponse(
-            await self.operations.start(request, viewer, operation, parameters),
-            Guard(self.operations.authenticate, authorization, self.streams),
+            await self.operations.start(scope, viewer, operation, parameters),
+            Guard(self.operations.authenticate, head.authorization, self.streams),
             self.streams.keep_alive,
-            request.scope,
+            scope,
         )
 
-    async def _body(self, request: Request) -> bytes | None:
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """Read the body of a POST.
 
         Only JSON is read. A browser sends it to another origin only after a preflight, so a form or
         a plain text cannot run a mutation.
         """
-        if request.method != "POST":
+        if scope["method"] != "POST":
             return None
-        return await read_json_text(request, self.max_body_bytes)
+        return await read_json_text(scope, receive, self.max_body_bytes)
 
 
 # The request
 
 
-def _parameters(request: Request, body: bytes | None) -> Parameters:
+def _parameters(scope: Scope, body: bytes | None) -> Parameters:
     if body is None:
-        return read_parameters(_url_parameters(request))
+        return read_parameters(_url_parameters(scope))
     values = parse_json(body, REQUEST_BODY)
     if not isinstance(values, dict):
         raise InvalidInput("The body must be a JSON object; batches are not supported.")
     return read_parameters(values)
 
 
-def _accept(request: Request) -> str | None:
-    return ", ".join(header_values(request.scope, b"accept")) or None
+def _accept(scope: Scope) -> str | None:
+    return ", ".join(header_values(scope, b"accept")) or None
 
 
 def _single(media_type: str) -> str:
@@ -199,17 +198,17 @@ def _single(media_type: str) -> str:
     return JSON if media_type == EVENT_STREAM else media_type
 
 
-def _require_method(request: Request) -> None:
-    if request.method not in ("GET", "HEAD", "POST"):
+def _require_method(scope: Scope) -> None:
+    if scope["method"] not in ("GET", "HEAD", "POST"):
         raise MethodNotAllowed("Send a query by POST or GET.", allow="GET, HEAD, POST")
 
 
-def _require_allowed(kind: OperationType, request: Request) -> None:
-    if kind is OperationType.SUBSCRIPTION and not _accepts_stream(_accept(request)):
+def _require_allowed(kind: OperationType, head: _Head) -> None:
+    if kind is OperationType.SUBSCRIPTION and not _accepts_stream(head.accept):
         raise InvalidInput(
             f"A subscription has many responses: accept {EVENT_STREAM}, or use WebSocket."
         )
-    if kind is OperationType.MUTATION and request.method != "POST":
+    if kind is OperationType.MUTATION and head.scope["method"] != "POST":
         raise MethodNotAllowed("A mutation must be sent by POST.", allow="POST")
 
 
@@ -217,10 +216,10 @@ def _accepts_stream(accept: str | None) -> bool:
     return accept is not None and preferred_type(accept, (EVENT_STREAM,)) is not None
 
 
-def _url_parameters(request: Request) -> dict[str, object]:
+def _url_parameters(scope: Scope) -> dict[str, object]:
     """Read the parameters in the URL. An empty one is absent; two of them hold JSON."""
     try:
-        query = request.scope["query_string"].decode()
+        query = scope["query_string"].decode()
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise InvalidInput("The query of the URL is not valid UTF-8.") from None
@@ -236,22 +235,23 @@ def _url_parameters(request: Request) -> dict[str, object]:
 # The response
 
 
-def _executed(result: Result | bytes, request: Request, media_type: str) -> GraphQLResponse:
+def _executed(result: Result | bytes, head: _Head) -> GraphQLResponse:
     """Respond to an executed operation: 2xx even if fields failed and `data` is null."""
+    media_type = head.media_type
     if isinstance(result, bytes):
         return _encoded_response(result, 200, media_type)
     if not result.errors:
         return _response({"data": result.data}, 200, media_type)
-    errors = format_errors(result.errors, request_id(request.scope))
-    note(request.scope, "code", code_of(errors))
+    errors = format_errors(result.errors, request_id(head.scope))
+    note(head.scope, "code", code_of(errors))
     status = _PARTIAL_SUCCESS if media_type == GRAPHQL_RESPONSE_JSON else 200
     return _response({"errors": errors, "data": result.data}, status, media_type)
 
 
-def _not_executed(error: Exception, request: Request, media_type: str) -> GraphQLResponse:
+def _not_executed(error: Exception, scope: Scope, media_type: str) -> GraphQLResponse:
     """Respond to what failed before the execution, without `data`."""
-    errors = errors_of(error, request_id(request.scope))
-    note(request.scope, "code", code_of(errors))
+    errors = errors_of(error, request_id(scope))
+    note(scope, "code", code_of(errors))
     headers = error.headers if isinstance(error, ServiceError) else {}
     return _response({"errors": errors}, _status(error, errors, media_type), media_type, headers)
 
@@ -276,6 +276,9 @@ def _response(
 def _encoded_response(
     body: bytes, status: int, media_type: str, headers: Mapping[str, str] | None = None
 ) -> GraphQLResponse:
-    own = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
-    length = (b"content-length", b"%d" % len(body))
-    return GraphQLResponse(status, [*_HEADERS[media_type], *own, length], body)
+    fields = [*_HEADERS[media_type], (b"content-length", b"%d" % len(body))]
+    if headers:
+        fields += [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()
+        ]
+    return GraphQLResponse(status, fields, body)

@@ -1,6 +1,5 @@
 """Finds, executes and starts operations, over whatever protocol they came."""
 
-import asyncio
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -15,14 +14,16 @@ from functools import partial
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from graphql import OperationType
-from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from app.errors import DeadlineExceeded, InvalidInput, QueryTooComplex
+from app.expiry import Deadline, Expiry
+from app.graphql_server.compiler import Result
 from app.graphql_server.documents import Documents
 from app.graphql_server.errors import RequestErrors
 from app.graphql_server.events import Event
-from app.graphql_server.execution import Executor, Operation, Result, event_of
+from app.graphql_server.execution import Executor, event_of
+from app.graphql_server.parser import Operation, select_operation
 from app.http import idempotency_key, note, require_idempotency_key
 from app.json_text import encode_json
 
@@ -49,23 +50,23 @@ class Parameters(NamedTuple):
 class Contexts(Protocol[ViewerT_contra]):
     """Makes the objects that resolvers get as `info.context`, and runs operations with them."""
 
-    async def turn(self, viewer: ViewerT_contra, work: Coroutine[Any, Any, T]) -> T:
+    def turn(self, viewer: ViewerT_contra, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """Return what `work` returns, begun when it is the viewer's turn. Raises Busy."""
 
     def charge(self, viewer: ViewerT_contra, seconds: float) -> None:
         """Note that another thread has spent processor time for the viewer."""
 
-    async def query(
+    def query(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: ViewerT_contra,
         execute: Callable[[object], Awaitable[T]],
-    ) -> T:
+    ) -> Awaitable[T]:
         """Return what `execute` returns for a context. It may call it twice, with two contexts."""
 
     async def mutation(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: ViewerT_contra,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
@@ -73,7 +74,7 @@ class Contexts(Protocol[ViewerT_contra]):
 
     async def mutation_once(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: ViewerT_contra,
         key: str,
         request: Sequence[object],
@@ -85,7 +86,7 @@ class Contexts(Protocol[ViewerT_contra]):
         it the same, as JSON values.
         """
 
-    def subscription(self, connection: HTTPConnection, viewer: ViewerT_contra) -> Any:
+    def subscription(self, scope: Scope, viewer: ViewerT_contra) -> Any:
         """Return the context of a subscription. `event` renews it for each event."""
 
     async def event(self, context: Any, execute: Callable[[], Awaitable[T]]) -> T:
@@ -110,7 +111,7 @@ class Operations(Generic[ViewerT]):
     """Finds, executes and starts operations, for HTTP, WebSocket and server-sent events.
 
     `admit` lets a connection in by its Authorization header, and `authenticate` looks again whether
-    the header is still valid.
+    the header is still valid. `deadline` is that of queries.
     """
 
     executor: Executor
@@ -118,29 +119,29 @@ class Operations(Generic[ViewerT]):
     admit: Callable[[Scope, str | None], Awaitable[ViewerT]]
     authenticate: Callable[[str | None], Awaitable[ViewerT]]
     contexts: Contexts[ViewerT]
-    deadline_seconds: float
+    deadline: Expiry
     limits: Limits[ViewerT] | None = None
 
-    async def find(
-        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
-    ) -> Operation:
+    async def find(self, scope: Scope, viewer: ViewerT, parameters: Parameters) -> Operation:
         """Return the operation, and spend its cost. Raises ServiceError and RequestErrors."""
         text = self.documents.find(parameters.query, parameters.document_id, parameters.extensions)
-        charge = partial(self.contexts.charge, viewer)
+        parser = self.executor.parser
         try:
-            operation = await self.executor.prepare(text, parameters.operation_name, charge)
+            if (operations := parser.known(text)) is None:
+                operations = await parser.parse(text, partial(self.contexts.charge, viewer))
+            operation = select_operation(operations, parameters.operation_name)
         except (RequestErrors, QueryTooComplex):
             if self.limits:
-                self.limits.spend_refused(connection.scope, len(text))
+                self.limits.spend_refused(scope, len(text))
             raise
-        note(connection.scope, "operation", operation.name)
+        note(scope, "operation", operation.name)
         if self.limits:
-            await self.limits.spend(connection.scope, operation.cost)
+            await self.limits.spend(scope, operation.cost)
         return operation
 
     async def execute(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: ViewerT,
         operation: Operation,
         parameters: Parameters,
@@ -152,41 +153,41 @@ class Operations(Generic[ViewerT]):
         document is returned, or a result if that has errors.
         """
 
-        async def execute(context: object) -> Result:
-            return await self.executor.execute(
+        def execute(context: object) -> Awaitable[Result]:
+            return self.executor.execute(
                 operation, parameters.variables, context, parameters.extensions
             )
 
         if operation.kind is OperationType.MUTATION:
             # A mutation has no deadline: what is committed must be reported.
             if key is None:
-                return await self.contexts.mutation(connection, viewer, execute)
+                return await self.contexts.mutation(scope, viewer, execute)
             request = operation.text, operation.name, parameters.variables or {}
             return await self.contexts.mutation_once(
-                connection, viewer, key, request, lambda context: _document(execute(context))
+                scope, viewer, key, request, lambda context: _document(execute(context))
             )
         try:
-            async with asyncio.timeout(self.deadline_seconds):
-                return await self.contexts.query(connection, viewer, execute)
+            with Deadline(self.deadline):
+                return await self.contexts.query(scope, viewer, execute)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"The query was cancelled after {self.deadline_seconds:g} seconds."
+                f"The query was cancelled after {self.deadline.seconds:g} seconds."
             ) from None
 
     async def start(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: ViewerT,
         operation: Operation,
         parameters: Parameters,
     ) -> AsyncGenerator[Event]:
         """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
         if operation.kind is not OperationType.SUBSCRIPTION:
-            key = key_of(operation, connection, parameters)
-            executed = self.execute(connection, viewer, operation, parameters, key)
+            key = key_of(operation, scope, parameters)
+            executed = self.execute(scope, viewer, operation, parameters, key)
             return _once(self.contexts.turn(viewer, executed))
         _require_small(parameters)
-        context = self.contexts.subscription(connection, viewer)
+        context = self.contexts.subscription(scope, viewer)
         return await self.executor.subscribe(
             operation,
             parameters.variables,
@@ -228,7 +229,7 @@ def _require_small(parameters: Parameters) -> None:
         )
 
 
-def key_of(operation: Operation, connection: HTTPConnection, parameters: Parameters) -> str | None:
+def key_of(operation: Operation, scope: Scope, parameters: Parameters) -> str | None:
     """Return the idempotency key of a mutation, None where there is none. Raises InvalidInput.
 
     It is in a header of an HTTP request, or in `extensions`: over WebSocket a request has no
@@ -236,7 +237,7 @@ def key_of(operation: Operation, connection: HTTPConnection, parameters: Paramet
     """
     if operation.kind is not OperationType.MUTATION:
         return None
-    header = idempotency_key(connection.scope) if connection.scope["type"] == "http" else None
+    header = idempotency_key(scope) if scope["type"] == "http" else None
     given = (parameters.extensions or {}).get(_KEY)
     if given is None:
         return header
@@ -249,34 +250,35 @@ def key_of(operation: Operation, connection: HTTPConnection, parameters: Paramet
     return key
 
 
+_TYPES: Final[Mapping[str, type]] = {
+    "query": str,
+    "operationName": str,
+    "variables": dict,
+    "extensions": dict,
+    "documentId": str,
+    "doc_id": str,
+}
+
+
 def read_parameters(values: Mapping[str, object]) -> Parameters:
     """Check the types of the parameters. Unknown ones are ignored, as the specification says."""
+    for name, value in values.items():
+        type_ = _TYPES.get(name)
+        if type_ and value is not None and not isinstance(value, type_):
+            kind = "a string" if type_ is str else "an object"
+            raise InvalidInput(f"{name} must be {kind}.", path=(name,))
+    get: Callable[[str], Any] = values.get
+    # Some clients send "" for no operation; no operation can have that name.
     return Parameters(
-        _text(values, "query"),
-        _text(values, "operationName"),
-        _object(values, "variables"),
-        _object(values, "extensions"),
+        get("query") or None,
+        get("operationName") or None,
+        get("variables"),
+        get("extensions"),
         # The name of the specification, then what Relay's documentation sends.
-        _text(values, "documentId") or _text(values, "doc_id") or _any_text(values, "id"),
+        get("documentId") or get("doc_id") or _text(get("id")),
     )
 
 
-def _text(values: Mapping[str, object], name: str) -> str | None:
-    value = values.get(name)
-    if value is None or isinstance(value, str):
-        # Some clients send "" for no operation; no operation can have that name.
-        return value or None
-    raise InvalidInput(f"{name} must be a string.", path=(name,))
-
-
-def _any_text(values: Mapping[str, object], name: str) -> str | None:
+def _text(value: object) -> str | None:
     """Return a text; other types are taken for absent, since other tools use the name too."""
-    value = values.get(name)
     return value if isinstance(value, str) else None
-
-
-def _object(values: Mapping[str, object], name: str) -> dict[str, Any] | None:
-    value = values.get(name)
-    if value is None or isinstance(value, dict):
-        return value
-    raise InvalidInput(f"{name} must be an object.", path=(name,))

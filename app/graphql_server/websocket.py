@@ -7,7 +7,6 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Generic, NoReturn, TypeVar
 
-from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 
 from app.errors import (
@@ -24,7 +23,7 @@ from app.graphql_server.events import Event
 from app.graphql_server.operations import Operations, Parameters, read_parameters
 from app.graphql_server.streams import Guard, StreamLimits, each, encode_event, first_of
 from app.graphql_server.transport_ws import PROTOCOL, Close, Operation, TransportWS
-from app.http import note, request_id
+from app.http import header_value, note, request_id
 
 SERVICE_RESTART = 1012  # clients connect again after it
 INTERNAL_ERROR = 1011
@@ -146,7 +145,7 @@ class _Socket(Generic[ViewerT]):
                 while True:
                     match self.protocol.receive(await self._read()):
                         case transport_ws.Authenticate(payload):
-                            return _authorization(HTTPConnection(self.scope), payload)
+                            return _authorization(self.scope, payload)
                         case transport_ws.Send(text):
                             await self._write(text)
                         case Close() as close:
@@ -210,12 +209,11 @@ class _Socket(Generic[ViewerT]):
             await self._write(self.protocol.next(operation, result))
 
         try:
-            connection = HTTPConnection(observed.scope)
             if self.operations.limits:
-                await self.operations.limits.count(connection.scope, viewer)
+                await self.operations.limits.count(observed.scope, viewer)
             parameters = read_parameters(operation.payload)
             operation.payload.clear()  # a subscription may last for hours
-            starting = self._begin(connection, viewer, parameters)
+            starting = self._begin(observed.scope, viewer, parameters)
             await each(await self.operations.contexts.turn(viewer, starting), send)
         except (Reconnect, _Gone):
             raise
@@ -230,10 +228,10 @@ class _Socket(Generic[ViewerT]):
             observed.end()
 
     async def _begin(
-        self, connection: HTTPConnection, viewer: ViewerT, parameters: Parameters
+        self, scope: Scope, viewer: ViewerT, parameters: Parameters
     ) -> AsyncGenerator[Event]:
-        operation = await self.operations.find(connection, viewer, parameters)
-        return await self.operations.start(connection, viewer, operation, parameters)
+        operation = await self.operations.find(scope, viewer, parameters)
+        return await self.operations.start(scope, viewer, operation, parameters)
 
     async def _read(self) -> str | None:
         message = await self.asgi_receive()
@@ -265,9 +263,9 @@ def _closing(error: Exception, identifier: str) -> Close:
     return Close(INTERNAL_ERROR, "Internal error")
 
 
-def _authorization(connection: HTTPConnection, payload: Mapping[str, Any]) -> str | None:
+def _authorization(scope: Scope, payload: Mapping[str, Any]) -> str | None:
     """Return the Authorization of the ConnectionInit payload, or else of the handshake."""
     for name, value in payload.items():
         if name.lower() == "authorization" and isinstance(value, str):
             return value
-    return connection.headers.get("authorization")
+    return header_value(scope, b"authorization")

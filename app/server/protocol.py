@@ -6,19 +6,25 @@ once, so a request that arrives at that moment is reset instead of answered.
 
 import asyncio
 import logging
-from typing import Any, Final
+from collections import deque
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn._types import ASGI3Application, ASGISendEvent
+from starlette.types import Scope
+from uvicorn._types import ASGISendEvent
 from uvicorn.lifespan.on import LifespanOn, LifespanSendMessage
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.protocol import State
 
+from app.expiry import Expiry
+from app.server.exchange import Exchange
 from app.settings import Settings
 from app.store.errors import DatabaseUnusable
 
@@ -61,11 +67,14 @@ class HttpProtocol(HttpToolsProtocol):
     """The connection of one client."""
 
     config: "ServerConfig"
+    cycle: Exchange  # type: ignore[assignment]
+    pipeline: deque[Exchange]  # type: ignore[assignment]
+    _is_upgrade = False
     _is_draining = False
     _is_receiving = True  # so that a client that connects must send something in time
     _has_head = False
     _is_over = False  # nothing more is read
-    _answering: RequestResponseCycle | None = None
+    _answering: Exchange | None = None
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -92,9 +101,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_over = True
         is_in_body = self._is_receiving and self._has_head
         if is_in_body and self.pipeline:
-            self.pipeline.popleft()  # its body has no end
+            self.pipeline.pop()  # its body has no end
             is_in_body = False
-        last = self.pipeline[0][0] if self.pipeline else self._answering
+        last = self.pipeline[-1] if self.pipeline else self._answering
         if last and not last.response_complete and not is_in_body:
             last.keep_alive = False
         elif last and last.response_started and is_in_body:
@@ -103,9 +112,11 @@ class HttpProtocol(HttpToolsProtocol):
             self.logger.warning(_NO_HTTP)
             self.send_400_response(_NO_HTTP)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+    def _answer(self, exchange: Exchange) -> None:
+        self._answering = exchange
+        task = self.loop.create_task(exchange.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _upgrade(self, rest: bytes) -> None:
         """Turn to WebSocket, or read a request that names another protocol as if it named none.
@@ -128,15 +139,11 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as Uvicorn does
             self.data_received(b"\r\n".join(head) + rest)
 
-    @property
-    def _is_read_anew(self) -> bool:
-        return bool(self.parser.should_upgrade()) and not self._should_upgrade()
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)  # tells the last request only
         if self._answering and not self._answering.response_complete:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
+            self._answering.disconnect()
+        self.config.idle.stop(self)
         self._clear_deadline()
 
     def on_message_begin(self) -> None:
@@ -146,12 +153,31 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_receiving, self._has_head = True, False
 
     def on_headers_complete(self) -> None:
-        if self._is_read_anew:
+        """Let the application respond, after the responses to earlier requests (pipelining)."""
+        scope, parser = self.scope, self.parser
+        scope["method"] = parser.get_method().decode("ascii")
+        version = scope["http_version"] = parser.get_http_version()
+        self._is_upgrade = bool(parser.should_upgrade())
+        if self._is_upgrade:
             return
-        super().on_headers_complete()
         self._has_head = True
-        if self._is_draining and self.cycle is not None and not self.cycle.response_started:
-            self.cycle.keep_alive = False
+        scope["raw_path"], scope["path"], scope["query_string"] = _target(self.url)
+        before = self.cycle
+        is_next = before is None or before.response_complete
+        self.cycle = Exchange(
+            cast("Scope", scope),
+            self.transport,
+            self.flow,
+            self.server_state.default_headers,
+            expects_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive() and not self._is_draining,
+            on_response=self.on_response_complete,
+        )
+        if is_next:
+            self._answer(self.cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body. The application wakes for much of it, or for the end of it.
@@ -159,24 +185,47 @@ class HttpProtocol(HttpToolsProtocol):
         Waking it for each byte of a thousand clients that send them one by one would take nearly
         all processor time.
         """
-        size = len(self.cycle.body) + len(body)
-        if size >= _WAKING_BYTES or self.parser.should_upgrade() or self.cycle.response_complete:
-            super().on_body(body)
-        else:
-            self.cycle.body += body
+        exchange = self.cycle
+        if self._is_upgrade or exchange.response_complete:
+            return
+        exchange.add_body(body)
+        size = len(exchange.body)
+        if size >= _WAKING_BYTES:
+            exchange.set()
+        if size > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
-        if self._is_read_anew:
+        if self._is_upgrade:
             return
-        super().on_message_complete()
+        if self.cycle.response_complete:
+            self.config.idle.start(self)  # it was answered before its body came
+        else:
+            self.cycle.end_body()
         self.scope["state"]["is_received"] = True
         self._is_receiving = False
         self._clear_deadline()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._is_draining:
+        """Begin with the next request if it has come, else wait for it."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._answer(self.pipeline.popleft())
+        elif self._is_draining:
             self._close_when_idle()
+        else:
+            self.config.idle.start(self)
+
+    def expire(self) -> None:
+        """Close: the client has sent nothing for long after the last response."""
+        self.timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        self.config.idle.stop(self)
+        super()._unset_keepalive_if_required()
 
     def send_400_response(self, msg: str) -> None:
         self.transport.write(_bad_request(msg))
@@ -233,6 +282,13 @@ class HttpProtocol(HttpToolsProtocol):
         if self.headers is not None and not self._has_head:  # some of a head has arrived
             self.transport.write(_TOO_SLOW)
         self.transport.close()
+
+
+def _target(url: bytes) -> tuple[bytes, str, bytes]:
+    """Return the path as it came, the path, and the query of a request target."""
+    parsed = httptools.parse_url(url)
+    path: bytes = parsed.path
+    return path, unquote(path.decode("ascii")), parsed.query or b""
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -317,6 +373,7 @@ class ServerConfig(uvicorn.Config):
             lifespan="on",  # else Uvicorn serves on when the lifespan fails at once
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
+        self.idle = Expiry(self.timeout_keep_alive)
         self.max_receive_seconds = settings.max_receive_seconds
         self.drain_seconds = settings.drain_seconds
         self.shutdown_delay_seconds = settings.shutdown_delay_seconds

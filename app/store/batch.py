@@ -71,8 +71,8 @@ def load_state(session: Session, commands: Sequence[Command]) -> State:
     """Read every row the commands name, and lock their tickets until the COMMIT."""
     ticket_ids = set[UUID]().union(*(command.ticket_ids for command in commands))
     new_ids = set[UUID]().union(*(command.new_ids for command in commands))
-    found = session.exec(_SELECT_TICKETS, params={"ids": list(ticket_ids)})
-    tickets = {row.id: Ticket(*row) for row in found}
+    found = session.exec(_SELECT_TICKETS, params={"ids": list(ticket_ids)}).all()
+    tickets = {row[0]: Ticket(*row) for row in found}
     in_use = _load_ids_in_use(session, new_ids)
     activities = _load_activities(session, in_use, commands)
     if any(activity.ticket_id not in tickets for activity in activities):
@@ -105,7 +105,7 @@ def _load_activities(
     )
     if not keys:
         return []
-    found = session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)})
+    found = session.exec(_SELECT_ACTIVITIES, params={"keys": list(keys)}).all()
     return [Activity(*row) for row in found]
 
 

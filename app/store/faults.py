@@ -1,12 +1,16 @@
 """Classifies errors of the database by their codes, and translates them for clients."""
 
+import logging
 import sqlite3
 from enum import Enum, auto
 from typing import Final
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, InternalError
 
-from app.errors import Busy, StorageFull, StorageUnwritable
+from app.errors import Busy, StorageFull, StorageUnwritable, WriteInDoubt
+from app.store.errors import CommitFailed, StoreError
+
+_log = logging.getLogger(__name__)
 
 
 class Fault(Enum):
@@ -55,6 +59,10 @@ _DATA_EXCEPTIONS: Final = "22"
 _INTEGRITY_VIOLATIONS: Final = "23"
 
 
+_NOT_COMMITTED: Final = {Fault.NO_ROOM, Fault.UNWRITABLE, Fault.TO_REPEAT}
+"""Faults of a COMMIT that say that nothing of it was stored."""
+
+
 def fault_of(error: BaseException | None) -> Fault | None:
     """Return the kind of fault; None if it is none of the database, or a wrong statement."""
     if isinstance(error, OSError | TimeoutError):
@@ -97,3 +105,20 @@ def as_told(error: Exception) -> Exception:
             return Busy("The database cannot be reached; send the request again.")
         case _:
             return error
+
+
+def may_be_fault_of_one(error: Exception) -> bool:
+    """Return whether a value of one job may be at fault, rather than the database or its disk."""
+    if isinstance(error, StoreError) or fault_of(error):
+        return False
+    return not isinstance(error, DBAPIError) or is_about_a_value(error)
+
+
+def as_told_of_write(error: Exception) -> Exception:
+    """As `as_told`, for an error of a unit of work, whose COMMIT may have failed."""
+    cause = error.__cause__ if isinstance(error, CommitFailed) else error
+    if isinstance(error, CommitFailed) and fault_of(cause) not in _NOT_COMMITTED:
+        _log.error("A COMMIT failed.", exc_info=error)
+        return WriteInDoubt("The COMMIT failed; read before you send the request again.")
+    assert isinstance(cause, Exception)  # noqa: S101
+    return as_told(cause)

@@ -1,7 +1,7 @@
 """The statements that read the history: the changes of a ticket, the revisions of an entry."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -149,7 +149,7 @@ def _recorded_change(row: Sequence[Any]) -> RecordedChange:
     characters, recorded_at, *columns = rest
     activity, before = Activity(*columns), None
     if was_private is not None:
-        before = replace(activity, is_private=was_private, message=message, deleted_at=None)
+        before = activity._replace(is_private=was_private, message=message, deleted_at=None)
     is_private_now = None if deleted_now else is_private_now
     return RecordedChange(
         seq, change_type, activity, before, is_private_now, characters, recorded_at

@@ -343,8 +343,7 @@ def _load_version(session: Session, reference: dict[str, Any], viewer: Viewer) -
     if change is None:
         return None
     type_, at, by_id, message, metadata, is_private = change
-    return replace(
-        now,
+    return now._replace(
         version=version,
         message=message,
         metadata=metadata,

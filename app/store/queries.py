@@ -53,13 +53,13 @@ _MERGED = _merged()
 
 def load_tickets(session: Session, ids: Sequence[UUID]) -> dict[UUID, Ticket]:
     """Return the tickets that exist."""
-    return {row[0]: Ticket(*row) for row in session.exec(_TICKETS, params={"ids": ids})}
+    return {row[0]: Ticket(*row) for row in session.exec(_TICKETS, params={"ids": ids}).all()}
 
 
 def load_activities(session: Session, ids: Sequence[UUID]) -> dict[UUID, Activity]:
     """Return the entries that exist. The caller checks whether the viewer may see them."""
-    found = [Activity(*row) for row in session.exec(_ACTIVITIES, params={"ids": ids})]
-    return {activity.id: activity for activity in found}
+    found = session.exec(_ACTIVITIES, params={"ids": ids}).all()
+    return {activity.id: activity for activity in [Activity(*row) for row in found]}
 
 
 def load_states(session: Session, ids: Sequence[UUID]) -> dict[UUID, TicketState]:

@@ -33,7 +33,8 @@ def _columns(table: Table, value: type[Any]) -> tuple[Column[Any], ...]:
 
     Fields that no column holds come last and have a default.
     """
-    return tuple(table.c[field.name] for field in fields(value) if field.name in table.c)
+    names = getattr(value, "_fields", None) or [field.name for field in fields(value)]
+    return tuple(table.c[name] for name in names if name in table.c)
 
 
 TICKET_COLUMNS = _columns(TICKET, Ticket)
@@ -69,7 +70,7 @@ def activity_row(activity: Activity) -> dict[str, Any]:
     return {name: getattr(activity, name) for name in _ACTIVITY_NAMES}
 
 
-_ACTIVITY_NAMES = tuple(field.name for field in fields(Activity))
+_ACTIVITY_NAMES = Activity._fields
 
 
 def activity_update(activity: Activity) -> dict[str, Any]:

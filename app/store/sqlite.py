@@ -14,18 +14,19 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import aiosqlite
-from sqlalchemy import URL, Connection, StaticPool, create_engine, event
+from sqlalchemy import URL, Connection, StaticPool, Uuid, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.activity.listing import holds_words
 from app.json_text import dump_json, load_json
+from app.store.courtesy import Courtesy
 from app.store.engine import WaitForCommits, run_in_transaction
 from app.store.errors import CommitFailed, DatabaseUnusable
 
@@ -48,15 +49,6 @@ COMPACT_BYTES: Final = 64 * 1024 * 1024
 _STEPS: Final = 20_000
 """Instructions of SQLite's virtual machine between two calls of `should_stop`: under 1 ms."""
 
-_WORK_SECONDS: Final = 0.001
-"""A long read works for so long before it looks whether it competes with others."""
-
-_COMPETING: Final = 1.2
-"""Elapsed time for each second of processor time from which on a thread competes with others."""
-
-_REST: Final = 3
-"""A long read that competes rests so many times as long as it has worked."""
-
 _PRAGMAS: Final = {
     "journal_mode": "wal",
     "synchronous": 2,  # FULL: an acknowledged commit survives a power cut
@@ -67,29 +59,17 @@ _PRAGMAS: Final = {
 }
 
 
-class _Courtesy:
-    """Keeps a long read from taking the processor and the interpreter lock from the event loop.
+@lru_cache(maxsize=8192)
+def _uuid(text: str | None) -> UUID | None:
+    """Read an id. Those of actors and tickets come again and again."""
+    return None if text is None else UUID(text)
 
-    A long read that competes with others for them rests, so that it takes a quarter of the time;
-    one that has them to itself does not.
-    """
 
-    __slots__ = ("_began", "_cpu")
+class _QuickUuid(Uuid[UUID]):
+    """Ids as SQLite stores them: 32 hexadecimal digits. To read one takes a microsecond."""
 
-    def __init__(self) -> None:
-        self._began = self._cpu = 0.0
-
-    def begin(self) -> None:
-        self._began, self._cpu = time.perf_counter(), time.thread_time()
-
-    def rest(self) -> None:
-        """Rest, if others have used the processor or the lock since the last rest."""
-        used = time.thread_time() - self._cpu
-        if used < _WORK_SECONDS:
-            return
-        if time.perf_counter() - self._began > _COMPETING * used:
-            time.sleep(_REST * used)
-        self.begin()
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:  # noqa: ARG002
+        return _uuid
 
 
 class SqliteConnection:
@@ -101,7 +81,7 @@ class SqliteConnection:
         self._should_stop: Callable[[], bool] | None = None
         self.search_limit = 0
         self._searched = 0
-        self._courtesy = _Courtesy()
+        self._courtesy = Courtesy()
 
     @classmethod
     async def open(cls, file: Path, *, begin: str, is_query_only: bool) -> "SqliteConnection":
@@ -197,6 +177,7 @@ class SqliteConnection:
             json_deserializer=load_json,
             hide_parameters=True,  # messages of users must not get into logs
         )
+        engine.dialect.colspecs = {**engine.dialect.colspecs, Uuid: _QuickUuid}
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self._session = Session(engine, autoflush=False)
 

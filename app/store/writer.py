@@ -8,35 +8,35 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeVar
 
-from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.activity.commands import Command
-from app.activity.decide import decide
 from app.activity.idempotency import Answer, KeyedRequest, Step
 from app.activity.input_limits import InputLimits
 from app.activity.outcomes import Outcome
-from app.activity.state import Change, State
+from app.activity.state import Change
 from app.auth import Viewer
 from app.errors import Busy, IdempotencyKeyReused, WriteInDoubt
-from app.log import events, now
+from app.expiry import Expiry
+from app.log import events
 from app.measures import SECONDS, SIZES, Histogram
 from app.spans import Spans, span_of_batch
-from app.store.batch import load_state, store_changes, wait_shortly
+from app.store.batch import wait_shortly
+from app.store.change_log import log_changes
 from app.store.engine import Database
-from app.store.errors import CommitFailed, StoreError
-from app.store.faults import Fault, as_told, fault_of, is_about_a_value
+from app.store.faults import Fault, as_told_of_write, fault_of, may_be_fault_of_one
 from app.store.held_tickets import HeldTickets
-from app.store.idempotency import Keys, forget_answers, hold_keys
+from app.store.idempotency import hold_keys
 from app.store.jobs import Chore, Job, Waiting, settle_all
 from app.store.tokens import record_token_uses
+from app.store.unit_of_work import UnitOfWork, Verdict, changes_of, has_redaction
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +45,6 @@ ERASE_SECONDS: Final = 0.2
 
 IDLE_SECONDS: Final = 5
 """Time without a write after which the write-ahead log is truncated."""
-
-Verdict = Outcome | Exception
 
 T = TypeVar("T")
 
@@ -78,9 +76,15 @@ class Writer:
     _is_log_long: bool = False
     _must_erase: bool = True  # an erasure of an earlier process may be incomplete
     _held: HeldTickets = field(init=False)
+    _expiry: Expiry = field(init=False)
+    _unit: UnitOfWork = field(init=False)
 
     def __post_init__(self) -> None:
         self._held = HeldTickets(self.database)
+        self._expiry = Expiry(self.wait_seconds)
+        self._unit = UnitOfWork(
+            self.limits, self.clock, self.max_answer_bytes, self.database.mark_erasure
+        )
 
     @property
     def waiting(self) -> int:
@@ -145,12 +149,11 @@ class Writer:
     async def _answer(self, waiting: Waiting) -> Any:
         """Wake the writer, and return what the caller waits for."""
         self._wake.set()
-        loop = asyncio.get_running_loop()
-        expiry = loop.call_later(self.wait_seconds, waiting.expire)
+        self._expiry.start(waiting)
         try:
             return await waiting.answer
         finally:
-            expiry.cancel()
+            self._expiry.stop(waiting)
 
     def add_chore(
         self, work: Callable[[Session], object], name: str, hold: Callable[[Session], None]
@@ -176,7 +179,7 @@ class Writer:
         """
 
         def once(session: Session) -> T | IdempotencyKeyReused:
-            keys = self._claim(session, [step.request])
+            keys = self._unit.claim(session, [step.request])
             try:
                 is_new = keys.begin(step)
             except IdempotencyKeyReused as error:
@@ -193,7 +196,7 @@ class Writer:
         """Keep the answer to a request, unless there is one; return the one that is kept."""
 
         def keep(session: Session) -> Answer:
-            keys = self._claim(session, [request])
+            keys = self._unit.claim(session, [request])
             kept = keys.keep_answer(request, answer)
             keys.store()
             return kept
@@ -317,12 +320,12 @@ class Writer:
             for chore, result in zip(chores, results, strict=True):
                 chore.settle(result)
             self._held.forget(jobs)
-            changes = _changes(chain.from_iterable(verdicts))
-            self._must_erase |= _has_redaction(changes)
+            changes = changes_of(chain.from_iterable(verdicts))
+            self._must_erase |= has_redaction(changes)
             self._count(jobs, changes)
             self.published(changes)
             if events.has_writes:
-                _log_changes(changes)
+                log_changes(changes)
 
     async def _recover(
         self, error: Exception, jobs: Sequence[Job], chores: Sequence[Chore], *, is_short: bool
@@ -333,13 +336,13 @@ class Writer:
             _log.warning("The last use of tokens was not stored.", exc_info=error)
         elif fault_of(error) is Fault.HELD:
             await self._write_free(error, jobs, chores, is_short=is_short)
-        elif count > 1 and _may_be_fault_of_one(error):
+        elif count > 1 and may_be_fault_of_one(error):
             for job in jobs:
                 await self._write_batch([job], [])
             for chore in chores:
                 await self._write_batch([], [chore])
         else:
-            settle_all([*jobs, *chores], _translated(error))
+            settle_all([*jobs, *chores], as_told_of_write(error))
 
     async def _write_free(
         self, error: Exception, jobs: Sequence[Job], chores: Sequence[Chore], *, is_short: bool
@@ -351,7 +354,7 @@ class Writer:
         await self._held.look(jobs)
         free, held = self._held.split(jobs)
         busy: Sequence[Waiting] = held or chores or free
-        settle_all(busy, _translated(error))
+        settle_all(busy, as_told_of_write(error))
         chores_left = chores if busy is held else []
         if busy is not free and (free or chores_left):
             await self._write_batch(free, chores_left, is_short=is_short)
@@ -379,99 +382,12 @@ class Writer:
             hold_keys(session)
         # Chores come first: they claim keys, and in all processes these are locked before tickets.
         results = [chore.work(session) for chore in chores]
-        verdicts = self._carry_out(jobs, session) if jobs else []
+        verdicts = self._unit.carry_out(jobs, session) if jobs else []
         record_token_uses(session, uses)
         self._worked_at = time.monotonic()
         return verdicts, results
-
-    def _carry_out(self, jobs: Sequence[Job], session: Session) -> list[list[Verdict]]:
-        """Load, decide and store."""
-        requests = [job.steps[0].request for job in jobs if job.steps]
-        keys = self._claim(session, requests) if requests else None
-        state = load_state(session, [command for job in jobs for command in job.commands])
-        verdicts = [
-            self._decide_steps(state, job, keys)
-            if keys and job.steps
-            else [self._decide(state, job.viewer, command) for command in job.commands]
-            for job in jobs
-        ]
-        changes = _changes(chain.from_iterable(verdicts))
-        store_changes(session, changes)
-        if keys:
-            keys.store()
-        if _has_redaction(changes):
-            # After the answers of this unit of work were kept: they may show what it redacts.
-            forget_answers(session)
-            self.database.mark_erasure(session)
-        return verdicts
-
-    def _claim(self, session: Session, requests: Sequence[KeyedRequest]) -> Keys:
-        return Keys.claim(session, requests, self.clock(), self.max_answer_bytes)
-
-    def _decide_steps(self, state: State, job: Job, keys: Keys) -> list[Verdict]:
-        return [
-            keys.settle(step, job.viewer, partial(self._decide, state, job.viewer, command))
-            for step, command in zip(job.steps, job.commands, strict=True)
-        ]
-
-    def _decide(self, state: State, viewer: Viewer, command: Command) -> Verdict:
-        """Decide a command on the state after those before it. An error is that of it alone."""
-        try:
-            outcome = decide(state, command, viewer, self.clock(), self.limits)
-            for change in outcome.changes:
-                state.apply(change)
-        except Exception as error:
-            return error
-        return outcome
-
-
-def _log_changes(changes: Sequence[Change]) -> None:
-    for change in changes:
-        activity = change.activity
-        line = {
-            "time": now(),
-            "level": "info",
-            "event": "write",
-            "ticket": activity.ticket_id,
-            "entry": activity.id,
-            "version": activity.version,
-            "actor": activity.updated_by_id,
-            "change": change.change_type.value,
-        }
-        events.add(line)
 
 
 def _log_failure(name: str, answer: asyncio.Future[Any]) -> None:
     if not answer.cancelled() and (error := answer.exception()):
         _log.warning("This was not stored: %s", name, exc_info=error)
-
-
-def _changes(verdicts: Iterable[Verdict]) -> list[Change]:
-    return [
-        change for verdict in verdicts if isinstance(verdict, Outcome) for change in verdict.changes
-    ]
-
-
-def _has_redaction(changes: Sequence[Change]) -> bool:
-    return any(change.is_redaction for change in changes)
-
-
-def _may_be_fault_of_one(error: Exception) -> bool:
-    """Return whether a value of one job may be at fault, rather than the database or its disk."""
-    if isinstance(error, StoreError) or fault_of(error):
-        return False
-    return not isinstance(error, DBAPIError) or is_about_a_value(error)
-
-
-_NOT_COMMITTED: Final = {Fault.NO_ROOM, Fault.UNWRITABLE, Fault.TO_REPEAT}
-"""Faults of a COMMIT that say that nothing of it was stored."""
-
-
-def _translated(error: Exception) -> Exception:
-    """Return the error for the callers, or the error itself if it is a bug."""
-    cause = error.__cause__ if isinstance(error, CommitFailed) else error
-    if isinstance(error, CommitFailed) and fault_of(cause) not in _NOT_COMMITTED:
-        _log.error("A COMMIT failed.", exc_info=error)
-        return WriteInDoubt("The COMMIT failed; read before you send the request again.")
-    assert isinstance(cause, Exception)  # noqa: S101
-    return as_told(cause)

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 T = TypeVar("T")
 ViewerT = TypeVar("ViewerT")
@@ -23,7 +23,7 @@ class PlainContexts(Generic[ViewerT]):
 
     async def query(
         self,
-        _connection: HTTPConnection,
+        _scope: Scope,
         viewer: ViewerT,
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
@@ -33,15 +33,15 @@ class PlainContexts(Generic[ViewerT]):
 
     async def mutation_once(
         self,
-        connection: HTTPConnection,
+        scope: Scope,
         viewer: ViewerT,
         _key: str,
         _request: Sequence[object],
         execute: Callable[[object], Awaitable[T]],
     ) -> T:
-        return await self.query(connection, viewer, execute)
+        return await self.query(scope, viewer, execute)
 
-    def subscription(self, _connection: HTTPConnection, viewer: ViewerT) -> object:
+    def subscription(self, _scope: Scope, viewer: ViewerT) -> object:
         return self.make(viewer)
 
     async def event(self, _context: object, execute: Callable[[], Awaitable[T]]) -> T:

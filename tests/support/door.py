@@ -13,6 +13,7 @@ from starlette.routing import Route
 from strawberry.schema.config import StrawberryConfig
 
 from app.errors import Busy, InvalidInput, NotFound, Unauthenticated
+from app.expiry import Expiry
 from app.graphql_server.complexity import QueryLimits
 from app.graphql_server.documents import Documents
 from app.graphql_server.endpoint import GraphQLEndpoint
@@ -145,7 +146,7 @@ ENDPOINT = GraphQLEndpoint(
         admit=lambda _scope, authorization: authenticate(authorization),
         authenticate=authenticate,
         contexts=PlainContexts(str),
-        deadline_seconds=10,
+        deadline=Expiry(10),
     ),
     streams=StreamLimits(),
     max_body_bytes=MAX_BODY,

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route, WebSocketRoute
 
 from app.errors import Unauthenticated
+from app.expiry import Expiry
 from app.graphql_server.complexity import QueryLimits
 from app.graphql_server.documents import Documents
 from app.graphql_server.endpoint import GraphQLEndpoint
@@ -135,7 +136,7 @@ def stream_door(source: Source, limits: StreamLimits | None = None) -> Starlette
         admit=lambda _scope, authorization: source.authenticate(authorization),
         authenticate=source.authenticate,
         contexts=PlainContexts(lambda _viewer: source),
-        deadline_seconds=10,
+        deadline=Expiry(10),
     )
     endpoint = GraphQLEndpoint(
         operations=operations, streams=limits, max_body_bytes=16 * 1024, page=None

@@ -26,6 +26,6 @@ when the code that is followed here changes in a new version of graphql-core or 
 """
 
 from app.graphql_server.compiler.compiler import Compiler
-from app.graphql_server.compiler.execution import Execution
+from app.graphql_server.compiler.execution import Execution, Result
 
-__all__ = ["Compiler", "Execution"]
+__all__ = ["Compiler", "Execution", "Result"]

@@ -149,10 +149,12 @@ class Compiler:
     def _plan(self, compiled: _Compiled, variables: dict[str, Any]) -> Select | None:
         if compiled.conditions is None or compiled.executions <= self._interpreted_first:
             return None
-        given = [variables.get(name) for name in compiled.conditions]
-        outcome = tuple(value for value in given if isinstance(value, bool))
-        if len(outcome) < len(given):
-            return None  # an error, which graphql-core reports
+        outcome: Outcome = ()
+        if compiled.conditions:
+            given = [variables.get(name) for name in compiled.conditions]
+            outcome = tuple(value for value in given if isinstance(value, bool))
+            if len(outcome) < len(given):
+                return None  # an error, which graphql-core reports
         if outcome not in compiled.plans:
             if len(compiled.plans) == _MAX_PLANS:
                 return None

@@ -1,14 +1,22 @@
 """One execution of a compiled operation."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from types import CoroutineType
-from typing import Any
+from typing import Any, NamedTuple
 
-from graphql import ExecutionResult, GraphQLError, located_error
+from graphql import GraphQLError, located_error
 
 from app.errors import ResponseTooLarge
 from app.graphql_server.bounded_execution import BoundedExecution
 from app.graphql_server.response_size import ResponseSize
+
+
+class Result(NamedTuple):
+    """The result of an executed operation. `data` is None where an error reached the root."""
+
+    data: dict[str, Any] | None
+    errors: Sequence[GraphQLError]
 
 
 class Execution:
@@ -54,9 +62,10 @@ class Execution:
         return event
 
     def run(self) -> Any:
-        """Return the ExecutionResult, or a coroutine object of it."""
+        """Return the Result, or a coroutine object of it."""
         if self.plan is None:
-            return self.core.execute_operation()
+            executed = self.core.execute_operation()
+            return _wait_for_core(executed) if isawaitable(executed) else _of_core(executed)
         data = None
         try:
             data = self.plan(self.root_value, None, self)
@@ -64,7 +73,7 @@ class Execution:
             self._fail(error)
         return self._wait(data) if type(data) is CoroutineType else self._result(data)
 
-    async def _wait(self, pending: Any) -> ExecutionResult:
+    async def _wait(self, pending: Any) -> Result:
         data = None
         try:
             data = await pending
@@ -76,6 +85,13 @@ class Execution:
         located = located_error(error, [self.core.operation])
         self.core.collected_errors.add(located, None)
 
-    def _result(self, data: dict[str, Any] | None) -> ExecutionResult:
-        errors = self._core.collected_errors.errors if self._core else None
-        return ExecutionResult(data, errors or None)
+    def _result(self, data: dict[str, Any] | None) -> Result:
+        return Result(data, self._core.collected_errors.errors if self._core else ())
+
+
+async def _wait_for_core(pending: Awaitable[Any]) -> Result:
+    return _of_core(await pending)
+
+
+def _of_core(result: Any) -> Result:
+    return Result(result.data, result.errors or ())
