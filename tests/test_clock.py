@@ -33,11 +33,13 @@ mutation Delete($input: DeleteTicketActivityInput!) {
 
 async def page(client: Client, ticket_id: str, after: str | None = None) -> Any:
     document = await client.graphql(PAGE, id=ticket_id, after=after)
+    assert "errors" not in document, document
     return document["data"]["ticket"]["activities"]
 
 
 async def changes(client: Client, ticket_id: str) -> list[str]:
     document = await client.graphql(CHANGES, id=ticket_id)
+    assert "errors" not in document, document
     return [node["changedAt"] for node in document["data"]["ticketActivityChanges"]["nodes"]]
 
 
