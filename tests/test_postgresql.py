@@ -35,7 +35,7 @@ from app.store.migrate import migrate, require_current
 from app.store.text_search import holds_words
 from app.timeline import Timeline
 from tests.support.engines import PostgresqlEngine
-from tests.support.postgresql import StartedServer, running_postgresql
+from tests.support.postgresql import StartedServer, running_postgresql, until_waiting
 from tests.support.service import UPDATE, Clock, start
 
 pytestmark = pytest.mark.postgresql
@@ -337,7 +337,7 @@ async def test_a_deadlock_is_resolved_by_a_repetition(settings: Settings) -> Non
             timeline.submit(ADA, a_comment(first, "one")),
             timeline.submit(ADA, a_comment(second, "two")),
         )
-        await until_somebody_waits(other)
+        await until_waiting(other)
         await other.execute(lock, first.ticket_id)  # a deadlock, until the writer gives way
         await other.execute("COMMIT")
         await writes
@@ -395,7 +395,7 @@ async def test_a_redaction_waits_for_the_keys_that_are_being_claimed(settings: S
             await other.execute(claim)
             redact = RedactActivity(ticket.ticket_id, comment.activity_id, reason="asked")
             redacting = asyncio.create_task(timeline.submit(ADA, redact))
-            await until_somebody_waits(other)
+            await until_waiting(other)
             # As who has claimed a key does. That what waits holds a ticket would be a deadlock.
             lock = "SELECT id FROM ticket WHERE id = $1 FOR UPDATE NOWAIT"
             assert await other.fetchval(lock, ticket.ticket_id) == ticket.ticket_id
@@ -424,13 +424,6 @@ async def test_the_limit_of_a_shared_read_does_not_end_what_brings_its_snapshot_
 
     async with process(settings) as timeline:
         assert await timeline.reader.read("test", operation) == ["100ms", "0", "100ms"]
-
-
-async def until_somebody_waits(connection: Any) -> None:
-    async with asyncio.timeout(10):
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        while not await connection.fetchval(waiting):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import jsonschema_rs
 import pytest
 from sqlmodel import SQLModel
@@ -17,7 +19,7 @@ from app.settings import Settings
 from app.store import rows
 from app.store.lines import KINDS
 from tests.support.engines import Engine
-from tests.support.postgresql import execute
+from tests.support.postgresql import execute, until_waiting
 from tests.support.service import CREATE_TICKET, Client, start
 
 Output = pytest.CaptureFixture[str]
@@ -239,6 +241,56 @@ async def test_a_batch_is_stored_again_after_postgresql_ended_its_transaction(
     assert [line for line in lines_of(again) if line["kind"] in {"ticket", "entry", "change"}] == [
         line for line in lines if line["kind"] in {"ticket", "entry", "change"}
     ]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("held", ["ticket", "actor"])
+async def test_an_import_holds_no_later_ticket_while_it_waits_for_what_others_hold(
+    settings: Settings, target: str, tmp_path: Path, monkeypatch: Environment, held: str
+) -> None:
+    """Else a service that holds it would wait for the import, and each for the other."""
+    low, high = sorted([str(uuid4()), str(uuid4())])
+    async with start(settings) as service:
+        author = await service.client(*Scope)
+        for id_ in (low, high):
+            await author.mutate(CREATE_TICKET, id=id_)
+        await author.create_activity(high, message="of the later ticket")
+        await author.mutate(MERGE, sourceId=low, targetId=high)
+        await author.mutate(NAME, actors=[{"id": str(author.actor_id), "name": "Ada"}])
+    name_database(monkeypatch, settings.database_url)
+    file = tmp_path / "export.jsonl"
+    await asyncio.to_thread(run, "export", str(file))
+    name_database(monkeypatch, target)
+    await asyncio.to_thread(run, "migrate")
+    # As an import that was cut off before the entries of the later ticket.
+    half = [line for line in lines_of(file) if line.get("ticketId") != high]
+    await asyncio.to_thread(main, ["import", str(write_lines(tmp_path / "half", half[:-2]))])
+    other = await asyncpg.connect(target.replace("+asyncpg", "", 1))
+
+    async with start(settings.model_copy(update={"database_url": target})) as service:
+        grace = await service.client(*Scope)
+        transaction = other.transaction()
+        await transaction.start()
+        naming = None
+        if held == "ticket":
+            await other.execute("SELECT FROM ticket WHERE id = $1 FOR NO KEY UPDATE", low)
+        else:
+            new = "INSERT INTO actor (id, updated_at) VALUES ($1, now())"
+            await other.executemany(new, [(author.actor_id,), (grace.actor_id,)])
+            named = [{"id": str(grace.actor_id), "name": "Grace"}]
+            naming = asyncio.create_task(grace.mutate(NAME, actors=named))
+            await until_waiting(other)
+        importing = asyncio.create_task(asyncio.to_thread(run, "import", str(file)))
+        await until_waiting(other, 2 if naming else 1)
+        free = "SELECT id FROM ticket WHERE id = $1 FOR UPDATE SKIP LOCKED"
+        is_free = await other.fetchval(free, high)
+        await transaction.rollback()
+        await importing
+        if naming:
+            await naming
+    await other.close()
+
+    assert is_free
 
 
 @pytest.mark.postgresql

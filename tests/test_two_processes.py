@@ -15,6 +15,7 @@ from app.auth import Scope
 from app.cli import main
 from app.settings import Settings
 from tests.support.live import feed
+from tests.support.postgresql import until_waiting
 from tests.support.service import (
     CREATE_ACTIVITY,
     CREATE_TICKET,
@@ -170,12 +171,6 @@ async def test_an_erasure_holds_nothing_while_it_waits_for_who_names_actors(
     monkeypatch.setenv("TICKET_ACTIVITY_DATABASE_URL", settings.database_url)
     other = await asyncpg.connect(settings.database_url.replace("+asyncpg", "", 1))
 
-    async def until_waiting(count: int) -> None:
-        async with asyncio.timeout(10):
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            while await other.fetchval(waiting) < count:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-
     async with start(settings) as service:
         author = await service.client(*Scope)
         named = {"id": str(author.actor_id), "name": "Ada"}
@@ -186,9 +181,9 @@ async def test_an_erasure_holds_nothing_while_it_waits_for_who_names_actors(
             naming = asyncio.create_task(
                 author.mutate(UPSERT_ACTORS, actors=[named | {"name": "Grace"}])
             )
-            await until_waiting(1)
+            await until_waiting(other)
             erasing = asyncio.create_task(asyncio.to_thread(main, erase))
-            await until_waiting(2)
+            await until_waiting(other, 2)
             free = await other.fetch("SELECT id FROM access_token FOR UPDATE SKIP LOCKED")
         await naming
         assert await erasing == 0

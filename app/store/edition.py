@@ -14,22 +14,27 @@ from app.store import rows
 from app.store.parameters import is_among
 
 _TICKET = rows.TICKET.c
-LOCK: Final = (
+_LOCK: Final = (
     select(_TICKET.id)
     .where(is_among(_TICKET.id, "ids"))
-    # As the writer locks them: in the order of the ids.
     .order_by(_TICKET.id)
     .with_for_update(key_share=True)
 )
-"""Locks the tickets whose `ids` are given."""
-
 _NEXT_EDITION: Final = (
     update(rows.TICKET).where(is_among(_TICKET.id, "ids")).values(edition=_TICKET.edition + 1)
 )
 
 
+def hold_tickets(session: Session, ids: Collection[UUID]) -> None:
+    """Let no other transaction change the tickets before the end of this one.
+
+    They are locked in the order of the ids, as the writer locks them, so that two processes cannot
+    wait for each other. A transaction locks all its tickets at once, and before it writes.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().execute(_LOCK, {"ids": list(ids)}).close()
+
+
 def begin_edition(session: Session, ids: Collection[UUID]) -> None:
-    """Let the tickets be another edition, in the transaction that changes their rows."""
-    connection = session.connection()
-    connection.execute(LOCK, {"ids": list(ids)}).close()
-    connection.execute(_NEXT_EDITION, {"ids": list(ids)}).close()
+    """Let tickets that are held be another edition, in the transaction that changes their rows."""
+    session.connection().execute(_NEXT_EDITION, {"ids": list(ids)}).close()

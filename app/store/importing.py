@@ -31,7 +31,7 @@ from app.store.bulk import insert_rows, update_rows
 from app.store.copying import Told
 from app.store.edition import begin_edition
 from app.store.engine import Database
-from app.store.inserting import OWNERS, NotAllNew, Numbered, insert_new
+from app.store.inserting import OWNERS, NotAllNew, Numbered, hold_what_changes, insert_new
 from app.store.lines import KINDS, LINES, Values
 from app.store.parameters import are_among, is_among
 
@@ -217,6 +217,7 @@ _CONTRADICTIONS: Final = {
 
 def _store(batch: _Batch, session: Session) -> list[LineWrong]:
     """Store the lines of a batch that are not there yet, and return those that contradict it."""
+    hold_what_changes(batch.lines, session)
     wrong: list[LineWrong] = []
     for name in KINDS:
         if given := batch.lines.get(name):

@@ -13,7 +13,8 @@ from sqlalchemy.util import await_only
 from sqlmodel import Session
 
 from app.store import rows
-from app.store.edition import begin_edition
+from app.store.actors import hold_actors
+from app.store.edition import begin_edition, hold_tickets
 from app.store.faults import is_about_a_value
 from app.store.lines import KINDS, Kind, Values
 
@@ -32,6 +33,7 @@ def insert_new(lines: Mapping[str, Sequence[Numbered]], session: Session) -> Non
     """Insert the lines of each kind. Raises NotAllNew, and the transaction is to be rolled back."""
     if "merge" in lines:
         raise NotAllNew
+    hold_what_changes(lines, session)
     insert = _insert_on_sqlite if session.get_bind().dialect.name == "sqlite" else _copy
     try:
         for name, kind in KINDS.items():
@@ -43,6 +45,14 @@ def insert_new(lines: Mapping[str, Sequence[Numbered]], session: Session) -> Non
         if is_about_a_value(error):
             raise NotAllNew from None
         raise
+
+
+def hold_what_changes(lines: Mapping[str, Sequence[Numbered]], session: Session) -> None:
+    """Take the locks that the lines need, in the order of every unit of work."""
+    if "actor" in lines:
+        hold_actors(session)
+    changed = [line for name in ("entry", "merge") for _, line in lines.get(name, ())]
+    hold_tickets(session, {UUID(line["ticket_id"]) for line in changed})
 
 
 def _nodes(kind: Kind, given: Sequence[Sequence[Any]]) -> list[tuple[Any, Any]]:

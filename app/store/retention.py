@@ -16,7 +16,7 @@ from sqlmodel import Session
 from app.activity.state import Key
 from app.store import rows
 from app.store.bulk import Given, write_rows
-from app.store.edition import LOCK
+from app.store.edition import hold_tickets
 from app.store.parameters import are_among
 
 ROWS_AT_A_TIME: Final = 1000
@@ -98,7 +98,7 @@ def find_old(session: Session, before: datetime, after: Place | None) -> Old:
 def remove_old(session: Session, old: Old) -> None:
     """Remove what was found to be too old, but for entries that have changed since."""
     connection = session.connection()
-    connection.execute(LOCK, {"ids": list(old.seqs)}).close()
+    hold_tickets(session, old.seqs)
     keys = list(old.versions)
     newest = {(row[0], row[1]): row[2] for row in connection.execute(_NEWEST, {"keys": keys})}
     gone = [key for key, version in newest.items() if old.versions[key] == version]

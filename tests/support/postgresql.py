@@ -1,5 +1,6 @@
 """A PostgreSQL for the tests: the one of a wheel, started here, or the one that a setting names."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -112,6 +113,19 @@ async def execute(url: str, statement: str) -> list[Any]:
     async with _connected(url) as connection:
         rows: list[Any] = await connection.fetch(statement)
         return rows
+
+
+async def until_waiting(connection: asyncpg.Connection, number: int = 1) -> None:
+    """Return once so many other processes of this database wait for a lock."""
+    waiting = """
+        SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (
+            SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+            WHERE datname = current_database()
+        )
+    """
+    async with asyncio.timeout(10):
+        while await connection.fetchval(waiting) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def _contents(url: str) -> Contents:
