@@ -4,6 +4,7 @@ PostgreSQL is that of the tests' wheel, with its usual durability, on the same m
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,8 @@ from tests.support.postgresql import running_postgresql
 CLIENTS: Final = 64
 SUBSCRIBERS: Final = 100
 _ROUNDS: Final = 3
+_READ_SECONDS: Final = 0.02
+"""Time between two looks of the subscribers at what has arrived."""
 _DURABLE: Final = ["max_connections=200"]
 
 
@@ -57,7 +60,8 @@ class Measurement:
 class Listening:
     """Writes a second without subscribers and with some, in turn; the ratio of the medians.
 
-    `tickets` are written to, SUBSCRIBERS of them have a subscriber.
+    `tickets` are written to, SUBSCRIBERS of them have a subscriber. `client_cores` is how much of
+    the machine's processors the subscribers themselves took from the service.
     """
 
     engine: str
@@ -65,6 +69,7 @@ class Listening:
     alone: float
     with_subscribers: float
     ratio: float
+    client_cores: float
     bad: int
 
 
@@ -102,24 +107,43 @@ class Bench:
         few = replace(self, data=replace(self.data, entries=self.data.entries[:tickets]))
         alone: list[Answers] = []
         heard: list[Answers] = []
+        cores: list[float] = []
         for round_ in range(_ROUNDS):
             alone.append(few.put(engine.server, "update", f"alone {round_}"))
             put = partial(few.put, engine.server, "update", f"heard {round_}")
-            heard.append(uvloop.run(self._with_subscribers(engine.server.port, put)))
-        rates = [median(one.good / one.seconds for one in found) for found in (alone, heard)]
+            answers, taken = uvloop.run(self._with_subscribers(engine.server.port, put))
+            heard.append(answers)
+            cores.append(taken / answers.seconds)
+        rate, heard_rate = (
+            median(one.good / one.seconds for one in found) for found in (alone, heard)
+        )
         bad = sum(one.bad for one in (*alone, *heard))
         return Listening(
-            engine.name, len(few.data.entries), rates[0], rates[1], rates[1] / rates[0], bad
+            engine.name,
+            len(few.data.entries),
+            alone=rate,
+            with_subscribers=heard_rate,
+            ratio=heard_rate / rate,
+            client_cores=median(cores),
+            bad=bad,
         )
 
-    async def _with_subscribers(self, port: int, put: Any) -> Answers:
+    async def _with_subscribers(self, port: int, put: Any) -> tuple[Answers, float]:
+        """Return the answers, and the processor time that the subscribers took meanwhile."""
         subscribers = await open_subscribers(port, self.token, self.data.entries, SUBSCRIBERS)
-        answers: Answers = await asyncio.to_thread(put)
+        began = time.process_time()
+        putting = asyncio.create_task(asyncio.to_thread(put))
+        while not putting.done():
+            # Woken by each message they would take more of this machine, which others would not.
+            time.sleep(_READ_SECONDS)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+        answers: Answers = await putting
+        taken = time.process_time() - began
         if not any(one.changes for one in subscribers):
             raise RuntimeError("The subscribers were told nothing.")
         for one in subscribers:
             one.transport.close()
-        return answers
+        return answers, taken
 
 
 @contextmanager

@@ -132,12 +132,14 @@ def engine_tables(result: Row) -> list[str]:
     ]
     listening = [
         f"| {one['engine']} | {one['tickets']:,} | **{one['ratio']:.2f}** | "
-        f"{number(one['alone'])} | {number(one['with_subscribers'])} |"
+        f"{number(one['alone'])} | {number(one['with_subscribers'])} | "
+        f"{number(one['client_cores'], 2)} |"
         for one in result["listening"]
     ]
     listening_head = (
-        "| engine | tickets written to | with 100 followed ÷ with none | none, a second | 100 |\n"
-        "|---|--:|--:|--:|--:|"
+        "| engine | tickets written to | with 100 followed ÷ with none | none, a second | 100 "
+        "| cores that the 100 took |\n"
+        "|---|--:|--:|--:|--:|--:|"
     )
     tables = ((head, lines), (listening_head, listening))
     return ["\n".join((heading, *found)) for heading, found in tables if found]
