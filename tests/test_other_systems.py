@@ -19,6 +19,8 @@ import pytest
 from app.auth import Scope
 from app.cli import main
 from app.settings import Settings
+from tests.support.cursors import seq_of
+from tests.support.live import follow, receive, web_socket
 from tests.support.service import JSON, Client, Service, start
 from tests.test_transfer import lines_of, name_database, refusal, run, write_lines
 
@@ -486,6 +488,25 @@ async def test_a_later_file_adds_what_is_new_after_what_was_done_here(
         "It burns no more.",
         None,
     ]
+
+
+async def test_who_follows_a_ticket_is_told_what_a_later_file_adds_in_order(
+    service: Service, origin: str, reader: Client, capsys: Output, tmp_path: Path
+) -> None:
+    await load(capsys, tmp_path, "zendesk", ZENDESK, ZENDESK_TICKET)
+    ticket_id = id_of(ZENDESK, "ticket/47")
+    before = await service.history(ticket_id)
+
+    async with web_socket(origin, reader.token) as ws:
+        await follow(ws, ticketId=ticket_id)
+        await load(capsys, tmp_path, "zendesk", ZENDESK, GONE_ON, MERGED)
+        added = (await service.history(ticket_id))[len(before) :]
+        received = [await receive(ws) for _ in added]
+
+    events = [message["payload"]["data"]["ticketActivityChanges"] for message in received]
+    told = [(seq_of(service, ticket_id, it["cursor"]), it["change"]["activityId"]) for it in events]
+    assert told == [(seq, id_) for seq, id_, _, _ in added]
+    assert len(told) == 4
 
 
 async def test_merged_tickets_are_merged_here_at_their_time_and_a_hidden_subject_stays_hidden(
