@@ -33,6 +33,9 @@ token from the next turn beyond its share."""
 QUANTUM_SECONDS: Final = 0.002
 """Processor time that the requests of a token over its share may take together."""
 
+MOST_SHORT: Final = 16
+"""Short requests of a token over its share that may be in work: the next ones may be longer."""
+
 PRESENCE_SECONDS: Final = 0.005
 """How long a token counts as present after a request of it has ended."""
 
@@ -164,7 +167,8 @@ class Turns:
         others = self._present - account.is_present
         if not others or account.used <= self._total / (others + 1) + TOLERANCE_SECONDS:
             return True
-        if (account.in_work + 1) * account.cost <= QUANTUM_SECONDS and self._has_slice():
+        cost = max(account.cost, QUANTUM_SECONDS / MOST_SHORT)
+        if (account.in_work + 1) * cost <= QUANTUM_SECONDS and self._has_slice():
             return True
         self._forget_lingering()
         return self._present == account.is_present

@@ -20,7 +20,14 @@ from hypothesis.stateful import (
 
 from app import turns as turns_module
 from app.errors import Busy
-from app.turns import FORCED_SECONDS, PRESENCE_SECONDS, QUANTUM_SECONDS, SLOW_SECONDS, Turns
+from app.turns import (
+    FORCED_SECONDS,
+    MOST_SHORT,
+    PRESENCE_SECONDS,
+    QUANTUM_SECONDS,
+    SLOW_SECONDS,
+    Turns,
+)
 
 TOKENS: Final = ("a", "b", "c")
 QUEUE: Final = 3
@@ -293,6 +300,7 @@ class TurnsMachine(RuleBasedStateMachine):
         used, cost = self._used(token)
         total = sum(self._used(one)[0] for one in TOKENS)
         is_in_share = used <= total / (len(others) + 1) + turns_module.TOLERANCE_SECONDS + TINY
+        cost = max(cost, QUANTUM_SECONDS / MOST_SHORT)
         is_short = (self.accounts[token].in_work + 1) * cost <= QUANTUM_SECONDS + TINY
         return not others or is_in_share or is_short
 
@@ -458,3 +466,28 @@ def test_a_thousand_short_requests_leave_the_event_loop_to_others_in_between() -
         runner.run(take_turns())
 
     assert max(late) < 4 * QUANTUM_SECONDS
+
+
+def test_short_requests_that_are_in_work_together_are_few_as_the_next_may_be_long() -> None:
+    clock = Clock()
+    in_work: list[int] = []
+
+    async def take_turns() -> None:
+        turns = Turns(1000, clock)
+        turns.charge("heavy", 30)
+        for _ in range(100):  # alone, it shows that its requests are short
+            await turns.run("heavy", asyncio.sleep(0))
+        light = asyncio.create_task(turns.run("light", asyncio.sleep(10)))
+        await asyncio.sleep(0)
+
+        async def work() -> None:
+            in_work.append(turns._accounts["heavy"].in_work)
+            await asyncio.sleep(0.001)
+
+        await asyncio.gather(*(turns.run("heavy", work()) for _ in range(3 * MOST_SHORT)))
+        await light
+
+    with asyncio.Runner(loop_factory=lambda: Loop(clock)) as runner:
+        runner.run(take_turns())
+
+    assert max(in_work) == MOST_SHORT
