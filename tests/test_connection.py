@@ -497,6 +497,7 @@ def encoded(cursor: str) -> str:
         encoded(f"created_at {'9' * 16} {'0' * 32}"),
         encoded(f"created_at 1 {'0' * 32}\n"),
         encoded(f"is_private 1 {'0' * 32}"),
+        " " + encoded(f"created_at 1 {'0' * 32}"),
     ],
     ids=ascii,
 )
