@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import cast
 
@@ -147,3 +147,33 @@ async def test_a_body_that_comes_byte_by_byte_wakes_the_application_once() -> No
     assert answer.status == 200
     assert b"".join(received) == b"x" * 200 + b"y" * 40_000
     assert received[0].startswith(b"x" * 200 + b"y"), "the first bytes woke nobody"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (b"GET /", b"a"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: ", b"a"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: y\r\n"),
+    ],
+    ids=["path", "field", "fields"],
+)
+async def test_a_head_that_goes_on_and_on_is_431(hasty: Process, begin: bytes, more: bytes) -> None:
+    async with connect(hasty.origin) as connection:
+        # The service may close the connection before it has read everything: then it is reset.
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            connection.writer.write(begin + more * (1_000_000 // len(more)))
+            await connection.writer.drain()
+
+            assert (await connection.answer()).status == 431
+
+
+async def test_a_field_behind_a_body_is_no_field_of_the_head(hasty: Process) -> None:
+    async with connect(hasty.origin) as connection:
+        connection.send(
+            "POST /graphql HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n"
+            "Content-Type: application/json",
+            b"2\r\n{}\r\n0\r\nAuthorization: Bearer %b\r\n\r\n" % hasty.token.encode(),
+        )
+
+        assert (await connection.answer()).status == 401

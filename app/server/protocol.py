@@ -53,6 +53,13 @@ _EIGHT_BYTES: Final = 65_536
 
 _NO_HTTP: Final = "Invalid HTTP request received."
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_HEAD_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+)
+_BODY_TOO_LARGE: Final = (
+    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
 _ENDING: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Connection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
@@ -74,6 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
     _is_receiving = True  # so that a client that connects must send something in time
     _has_head = False
     _is_over = False  # nothing more is read
+    _message_bytes = 0  # that have come of a request, but those with its first one
     _answering: Exchange | None = None
     _deadline: asyncio.TimerHandle | None = None
 
@@ -85,18 +93,31 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_over:
             return
         self._unset_keepalive_if_required()
+        self._message_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
-            self._end_input()
+            self.logger.warning(_NO_HTTP)
+            self._end_input(_bad_request(_NO_HTTP))
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade(rest=data[upgrade.args[0] :])
+        else:
+            self._bound_message()
         self._bound_receiving()
 
-    def _end_input(self) -> None:
+    def _bound_message(self) -> None:
+        """End what goes on and on: the parser holds a field, and the service its fields, whole."""
+        if self._is_receiving and self._has_head:
+            if self._message_bytes > self.config.max_message_bytes:
+                self._end_input(_BODY_TOO_LARGE)
+        elif self._message_bytes > self.config.max_head_bytes:
+            self._end_input(_HEAD_TOO_LARGE)
+
+    def _end_input(self, refusal: bytes = b"") -> None:
         """Read nothing more: what comes is no request, or one too many.
 
-        The requests before it are answered, the last of them closes the connection.
+        The requests before it are answered, the last of them closes the connection. Where there is
+        none, the refusal is the answer.
         """
         self._is_over = True
         is_in_body = self._is_receiving and self._has_head
@@ -109,8 +130,8 @@ class HttpProtocol(HttpToolsProtocol):
         elif last and last.response_started and is_in_body:
             self.transport.close()
         else:
-            self.logger.warning(_NO_HTTP)
-            self.send_400_response(_NO_HTTP)
+            self.transport.write(refusal)
+            self.transport.close()
 
     def _answer(self, exchange: Exchange) -> None:
         self._answering = exchange
@@ -151,6 +172,12 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError("too many requests wait")  # ends the parser, as what is no HTTP does
         super().on_message_begin()
         self._is_receiving, self._has_head = True, False
+        self._message_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head. Trailers are no part of it (RFC 9110 section 6.5.1)."""
+        if not self._has_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Let the application respond, after the responses to earlier requests (pipelining)."""
@@ -204,6 +231,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.end_body()
         self.scope["state"]["is_received"] = True
         self._is_receiving = False
+        self._message_bytes = 0
         self._clear_deadline()
 
     def on_response_complete(self) -> None:
@@ -375,6 +403,10 @@ class ServerConfig(uvicorn.Config):
         )
         self.idle = Expiry(self.timeout_keep_alive)
         self.max_receive_seconds = settings.max_receive_seconds
+        # What is a little over the limits is refused by the application, which says them. A body in
+        # chunks takes a few times its size.
+        self.max_head_bytes = 2 * (settings.max_uri_bytes + settings.max_header_bytes)
+        self.max_message_bytes = self.max_head_bytes + 8 * settings.max_body_bytes
         self.drain_seconds = settings.drain_seconds
         self.shutdown_delay_seconds = settings.shutdown_delay_seconds
 
