@@ -134,16 +134,16 @@ def user_error(
 
 
 class CursorExpired(ServiceError):
-    """Some of what comes after a cursor was removed because it was too old."""
+    """A cursor leads nowhere any more: what comes after it was removed, or a restore undid it."""
 
     code, status = "CURSOR_EXPIRED", 410
 
     def __init__(
         self,
-        what: str = "The changes after this cursor",
+        reason: str = "The changes after this cursor are not all kept any more",
         then: str = "read the timeline anew, and go on after its changesCursor",
     ) -> None:
-        super().__init__(f"{what} are not all kept any more: {then}.", path=("after",))
+        super().__init__(f"{reason}: {then}.", path=("after",))
 
 
 class IdempotencyKeyReused(ServiceError):

@@ -17,7 +17,7 @@ from app.activity.listing import EVERYTHING, Listing, Page, Position, Side, Wind
 from app.activity.state import Activity, Redaction, Revision, Ticket, TicketState
 from app.activity.visible_changes import SeenChange, as_seen
 from app.auth import Viewer
-from app.errors import InvalidInput, NotFound, QueryTooComplex
+from app.errors import CursorExpired, NotFound, QueryTooComplex
 from app.json_text import encode_json
 from app.store import history, listings, queries
 from app.store.actors import load_actors
@@ -206,9 +206,7 @@ class View:
             return ticket, None
         position = self.cursors.open(ticket_id, after)
         if position.seq > ticket.last_seq:
-            raise InvalidInput(
-                "after is ahead of the ticket's changes: read the timeline anew.", path=("after",)
-            )
+            raise CursorExpired("The database has lost the change of this cursor")
         valid_since = await self.snapshot.load(history.load_valid_since)
         require_kept(position, policy.forgotten_seq(self.viewer, ticket.state), valid_since)
         return ticket, position

@@ -101,7 +101,7 @@ async def test_a_restored_backup_serves_what_it_held_and_no_cursor_from_before(
         refused = await restored.graphql(FEED, ticketId=ticket_id, after=cursor)
     assert found
     assert (found["message"], found["version"]) == ("before", 1)
-    assert refused["errors"][0]["extensions"]["code"] == "INVALID_INPUT"
+    assert refused["errors"][0]["extensions"]["code"] == "CURSOR_EXPIRED"
     async with start(settings_of(kept)) as service:
         kept_entry = await Client(service.http, author.actor_id, author.token).find(
             ticket_id, entry["id"]

@@ -117,13 +117,13 @@ async def test_a_cursor_that_is_none_is_invalid(service: Service, after: str) ->
     assert await refused(author, ticket_id, after) == "INVALID_INPUT"
 
 
-async def test_a_cursor_of_another_ticket_or_of_the_future_is_invalid(service: Service) -> None:
+async def test_a_cursor_of_another_ticket_has_expired(service: Service) -> None:
     author = await service.client()
     one, two = await author.create_ticket(), await author.create_ticket()
     await author.create_activity(two)
     cursor = (await feed(author, two))["pageInfo"]["endCursor"]
 
-    assert await refused(author, one, cursor) == "INVALID_INPUT"
+    assert await refused(author, one, cursor) == "CURSOR_EXPIRED"
 
 
 async def test_the_feed_of_no_ticket_is_not_found(service: Service) -> None:

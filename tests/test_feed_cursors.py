@@ -1,5 +1,7 @@
 """The cursors of a feed are sealed: they say nothing, and nobody can make one."""
 
+import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.activity.cursors import KEY_BYTES, FeedCursors, FeedPosition
 from app.activity.values import from_milliseconds, to_milliseconds, utc_now
-from app.errors import InvalidInput
+from app.errors import CursorExpired, InvalidInput
 from app.settings import Settings
 from app.store.database import open_database
 from app.store.migrate import migrate
@@ -70,12 +72,25 @@ async def by_last_event_id(
     }
     async with httpx2.AsyncClient(timeout=10) as http:
         response = await http.post(f"{origin}/graphql", json=body, headers=headers)
-    return error_of(response.json())
+    # An expired cursor is told within the stream: clients send a refused request again.
+    [data] = re.findall(r"(?m)^(?:data: )?(\{.*)$", response.text)
+    return error_of(json.loads(data))
 
 
 def old(ticket_id: str, seq: int) -> str:
     """A cursor as earlier releases made them."""
     return urlsafe_b64encode(f"changes {UUID(ticket_id).hex} {seq}".encode()).decode()
+
+
+INVALID = (
+    "INVALID_INPUT",
+    "after is not a cursor of a feed: give one that the service has sent, whole.",
+)
+EXPIRED = (
+    "CURSOR_EXPIRED",
+    "This cursor is of before a restore of the database, or of another ticket: read the timeline "
+    "anew, and go on after its changesCursor.",
+)
 
 
 def flipped(cursor: str, at: int) -> str:
@@ -84,19 +99,25 @@ def flipped(cursor: str, at: int) -> str:
     return urlsafe_b64encode(data).decode()
 
 
-FORGED: dict[str, Callable[[str, str, str], str]] = {
-    "of an earlier release": lambda ticket_id, _cursor, _other: old(ticket_id, 1),
-    "of another ticket": lambda _id, _cursor, other: other,
-    "with another nonce": lambda _id, cursor, _other: flipped(cursor, 0),
-    "with another place": lambda _id, cursor, _other: flipped(cursor, 19),
-    "with another tag": lambda _id, cursor, _other: flipped(cursor, -1),
-    "cut": lambda _id, cursor, _other: cursor[:-4],
-    "with more behind it": lambda _id, cursor, _other: f"{cursor}AAAA",
-    "under another key": lambda ticket_id, _cursor, _other: FeedCursors(b"k" * KEY_BYTES).seal(
-        UUID(ticket_id), FeedPosition(1, utc_now())
+FORGED: dict[str, tuple[Callable[[str, str, str], str], tuple[str, str]]] = {
+    "of an earlier release": (lambda ticket_id, _cursor, _other: old(ticket_id, 1), EXPIRED),
+    "of another ticket": (lambda _id, _cursor, other: other, EXPIRED),
+    "with another nonce": (lambda _id, cursor, _other: flipped(cursor, 0), EXPIRED),
+    "with another place": (lambda _id, cursor, _other: flipped(cursor, 19), EXPIRED),
+    "with another tag": (lambda _id, cursor, _other: flipped(cursor, -1), EXPIRED),
+    "cut": (lambda _id, cursor, _other: cursor[:-4], INVALID),
+    "with more behind it": (lambda _id, cursor, _other: f"{cursor}AAAA", INVALID),
+    "under another key": (
+        lambda ticket_id, _cursor, _other: FeedCursors(b"k" * KEY_BYTES).seal(
+            UUID(ticket_id), FeedPosition(1, utc_now())
+        ),
+        EXPIRED,
     ),
-    "of zeros": lambda _id, _cursor, _other: "A" * 56,
-    "with a character that base64 has not": lambda _id, cursor, _other: f"{cursor[:-1]}!",
+    "of zeros": (lambda _id, _cursor, _other: "A" * 56, EXPIRED),
+    "with a character that base64 has not": (
+        lambda _id, cursor, _other: f"{cursor[:-1]}!",
+        INVALID,
+    ),
 }
 
 
@@ -109,15 +130,26 @@ async def test_a_cursor_that_the_service_did_not_make_for_this_feed_is_refused(
     door: Callable[[str, Client, str, str], Awaitable[tuple[str, str]]],
 ) -> None:
     ticket_id, other = await author.create_ticket(), await author.create_ticket()
-    cursor = FORGED[forged](
-        ticket_id, await cursor_of(author, ticket_id), await cursor_of(author, other)
-    )
+    forge, error = FORGED[forged]
+    cursor = forge(ticket_id, await cursor_of(author, ticket_id), await cursor_of(author, other))
 
-    error = await door(origin, author, ticket_id, cursor)
+    assert await door(origin, author, ticket_id, cursor) == error
 
-    code, message = error
-    assert code == "INVALID_INPUT"
-    assert message.startswith("after is not a cursor of the feed of this ticket: ")
+
+async def test_a_cursor_of_a_change_that_the_database_has_lost_has_expired(
+    settings: Settings,
+) -> None:
+    """As after a failover to a standby that had not received the last commits."""
+    async with start(settings) as service:
+        author = await service.client()
+        ticket_id = await author.create_ticket()
+        cursors = service.app.state.timeline.cursors
+        lost = cursors.seal(UUID(ticket_id), FeedPosition(2, utc_now()))
+
+        code, message = await by_query("", author, ticket_id, lost)
+
+    assert code == "CURSOR_EXPIRED"
+    assert message.startswith("The database has lost the change of this cursor: read the timeline")
 
 
 async def test_a_cursor_neither_shows_nor_compares(service: Service, author: Client) -> None:
@@ -190,7 +222,7 @@ async def test_every_database_has_a_key_of_its_own(tmp_path: Path) -> None:
 
         error = await by_query("", author, ticket_id, cursor)
 
-    assert error[0] == "INVALID_INPUT"
+    assert error == EXPIRED
 
 
 cursors = FeedCursors(b"0123456789abcdef" * 2)
@@ -213,7 +245,7 @@ def test_a_cursor_opens_for_its_ticket_and_for_no_other(
     cursor = cursors.seal(ticket_id, position)
 
     assert cursors.open(ticket_id, cursor) == position
-    with pytest.raises(InvalidInput):
+    with pytest.raises(CursorExpired):
         cursors.open(UUID(int=ticket_id.int ^ 1), cursor)
 
 
@@ -222,5 +254,5 @@ def test_a_cursor_opens_for_its_ticket_and_for_no_other(
     | st.binary(min_size=42, max_size=42).map(lambda b: urlsafe_b64encode(b).decode())
 )
 def test_no_text_opens(text: str) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises((InvalidInput, CursorExpired)):
         cursors.open(UUID(int=7 << 76), text)

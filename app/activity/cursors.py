@@ -125,18 +125,23 @@ class FeedCursors:
         return urlsafe_b64encode(nonce + sealed).decode()
 
     def open(self, ticket_id: UUID, cursor: str) -> FeedPosition:
-        """Return the position of a cursor of that ticket's feed. Raises InvalidInput at `after`."""
-        if _SEALED.fullmatch(cursor):
-            data = b64decode(cursor, altchars=b"-_")
-            nonce, sealed = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
-            try:
-                plain = self._cipher.decrypt(nonce, sealed, _PURPOSE + ticket_id.bytes)
-                at = int.from_bytes(plain[_SEQ_BYTES:], signed=True)
-                return FeedPosition(int.from_bytes(plain[:_SEQ_BYTES]), from_milliseconds(at))
-            except InvalidTag:
-                pass
-        raise InvalidInput(
-            "after is not a cursor of the feed of this ticket: it is of another ticket, cut off, "
-            "or is older than a restore of the database. Read the timeline anew.",
-            path=("after",),
-        )
+        """Return the position of a cursor of that ticket's feed.
+
+        Raises InvalidInput at `after` for what is no cursor, and CursorExpired for one under
+        another key: a restore changes the key, and clients that were connected must read anew.
+        """
+        if not _SEALED.fullmatch(cursor):
+            raise InvalidInput(
+                "after is not a cursor of a feed: give one that the service has sent, whole.",
+                path=("after",),
+            )
+        data = b64decode(cursor, altchars=b"-_")
+        nonce, sealed = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
+        try:
+            plain = self._cipher.decrypt(nonce, sealed, _PURPOSE + ticket_id.bytes)
+        except InvalidTag:
+            raise CursorExpired(
+                "This cursor is of before a restore of the database, or of another ticket"
+            ) from None
+        at = int.from_bytes(plain[_SEQ_BYTES:], signed=True)
+        return FeedPosition(int.from_bytes(plain[:_SEQ_BYTES]), from_milliseconds(at))

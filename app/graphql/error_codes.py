@@ -32,8 +32,8 @@ ERROR_CODES: Final = {
     "COMMITTED_UNREAD": "The write is stored; this part of its answer could not be read. Query it.",
     "DEADLINE_EXCEEDED": "The query took too long and was cancelled. Ask for less.",
     "CURSOR_EXPIRED": (
-        "What comes after the cursor is not all kept any more. Read the timeline anew, and go on "
-        "after its `changesCursor`."
+        "The feed cannot go on after this cursor: not all changes after it are kept, or the "
+        "database was restored. Read the timeline anew, and go on after its `changesCursor`."
     ),
     "IDEMPOTENCY_KEY_REUSED": (
         "The idempotency key came with another request before. Send this one with another key."

@@ -153,7 +153,10 @@ def load_revision_connection(
     """
     start, size = parse_revision_cursor(after), parse_size(first, "first")
     if 0 < start < activity.first_version - 1:
-        raise CursorExpired("The versions after this cursor", "begin with the oldest version")
+        raise CursorExpired(
+            "The versions after this cursor are not all kept any more",
+            "begin with the oldest version",
+        )
     return _load(info, activity, start, size)
 
 

@@ -78,7 +78,7 @@ class Subscription:
             "first, then what happens. The first event has no change: it confirms that the "
             "subscription has begun. `CURSOR_EXPIRED` where the operator has removed changes after "
             "the cursor because they were too old, at the beginning or while the client lags "
-            "behind. Needs the scope `activity:read`."
+            "behind, or has restored the database. Needs the scope `activity:read`."
         )
     )
     async def ticket_activity_changes(

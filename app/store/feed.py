@@ -152,7 +152,7 @@ class Feed:
                 if changes:
                     seq = changes[-1].seq
                     yield changes
-                elif topic.last_seq == last_seq:  # nothing came while the changes were loaded
+                elif topic.last_seq == last_seq and not self._is_closing:  # also while it loaded
                     await topic.news()
         raise Reconnect("The service is shutting down; resume the stream after the last cursor.")
 
