@@ -100,8 +100,8 @@ class Query:
         description=(
             "The feed of a ticket, page by page: what happened to its entries, in order, as the "
             "viewer sees it. `NOT_FOUND` where there is no such ticket, `CURSOR_EXPIRED` where the "
-            "operator has removed changes after the cursor because they were too old, or has restored "
-            "the database."
+            "operator has removed changes after the cursor because they were too old, or has "
+            "restored the database."
         )
     )
     async def ticket_activity_changes(
