@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from cryptography import x509
@@ -272,3 +273,35 @@ async def test_a_connection_whose_transaction_does_not_end_is_not_used_again(
             assert await use() <= expected
         assert not words
         assert await use() == {"ok"}
+
+
+# A server that takes no more connections
+
+
+@pytest.fixture
+def role(engine: PostgresqlEngine) -> Iterator[str]:
+    """A role that may read and write, and is no superuser."""
+    name = f"ticket_activity_role_{uuid4().hex}"
+    engine.server.execute(f"CREATE ROLE {name} LOGIN IN ROLE pg_read_all_data, pg_write_all_data")
+    yield name
+    engine.server.execute(f"DROP ROLE {name}")
+
+
+async def test_reads_wait_for_an_open_connection_where_the_server_takes_no_more(
+    settings: Settings, engine: PostgresqlEngine, role: str
+) -> None:
+    url = make_url(settings.database_url).set(username=role).render_as_string()
+    changed = {"database_url": url, "migrate_at_start": False}
+    async with start(settings.model_copy(update=changed)) as service:
+        author = await service.client()
+        entry = await author.create_activity(await author.create_ticket(), message="here")
+        place = entry["ticketId"], entry["id"]
+        await author.find(*place)
+        engine.server.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
+
+        async def read() -> list[str]:
+            return [found["message"] for _ in range(10) if (found := await author.find(*place))]
+
+        found = await asyncio.gather(*(read() for _ in range(16)))
+
+    assert found == [["here"] * 10] * 16

@@ -80,6 +80,11 @@ def fault_of(error: BaseException | None) -> Fault | None:
     return _SQLSTATES.get(sqlstate)
 
 
+def is_full(error: BaseException) -> bool:
+    """Return whether the server refused a connection because it has as many as it takes."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == "53300"
+
+
 def is_about_a_value(error: DBAPIError) -> bool:
     """Return whether the database, or its driver, refused a value."""
     # SQLAlchemy knows no class of its own for what asyncpg calls a DataError.

@@ -23,6 +23,7 @@ from app.measures import SIZES, Histogram
 from app.spans import Spans, span_of_batch
 from app.store.engine import Connection, Database, roll_back
 from app.store.errors import LongRead
+from app.store.faults import is_full
 from app.store.loads import Batch, K, Load, Snapshot, V, Verdicts, run_loads
 from app.store.long_reads import LongReads, OwnSnapshot, ReadLimits
 
@@ -44,6 +45,12 @@ SLOW_SECONDS: Final = 0.004
 """When the calls on a connection take longer, the next one takes what waits without more patience:
 64 reads by id take less."""
 
+PAUSE_SECONDS: Final = 0.5
+"""How long a connection that was refused is not opened again."""
+
+REFUSED_SECONDS: Final = 1
+"""Operations wait for another connection where one served a load within this time."""
+
 _GROUP_SIZE: Final = 256
 
 
@@ -56,6 +63,7 @@ class _Group:
     asked_at: float = field(default_factory=time.monotonic)
     size: int = 0
     open_count: int = 0
+    is_begun: bool = False
     is_over: bool = False
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -72,6 +80,10 @@ class _Group:
         """Wait for a load, or for the last operation to end."""
         self._news.clear()
         await self._news.wait()
+
+    def reset(self) -> None:
+        """Let the loads that run be run again."""
+        self.running, self.loads = (), [*self.running, *self.loads]
 
     def end(self, error: Exception) -> None:
         """Settle all loads with the error, also those that come later."""
@@ -159,6 +171,7 @@ class Reader:
     _is_closed: bool = False
     _calls: list[float] = field(init=False)
     """When the call that runs on each shared connection began, 0 where none runs."""
+    _served_at: float = -REFUSED_SECONDS
 
     def __post_init__(self) -> None:
         self._long_reads = LongReads(self.database, self.limits, self.charge, self.spans)
@@ -250,10 +263,10 @@ class Reader:
 
     async def _serve_groups(self, group: _Group, number: int) -> None:
         """Serve this group and those after it on one connection, until that fails or is gone."""
-        connection = await _or_end(group, self.database.connect_for_reads())
+        connection = await self._or_give_back(group, self.database.connect_for_reads())
         try:
             while True:
-                await _or_end(group, self._serve_group(connection, group, number))
+                await self._or_give_back(group, self._serve_group(connection, group, number))
                 is_idle = not self._groups or self._time_left(number) > 0
                 # An idle connection must hold no snapshot: the write-ahead log could only grow.
                 if is_idle and not await connection.run(roll_back):
@@ -283,17 +296,17 @@ class Reader:
 
     async def _serve_group(self, connection: Connection, group: _Group, number: int) -> None:
         """Run the loads of a group, until all its operations have ended."""
-        is_begun = False
         while group.open_count:
             if not group.loads:
                 await group.wait_for_news()
                 continue
             group.running, group.loads = group.loads, []
-            hop = self._hop(connection, group.running, number, is_first=not is_begun)
+            hop = self._hop(connection, group.running, number, is_first=not group.is_begun)
             origins = (load.origin for load in group.running)
             with span_of_batch(self.spans, "read batch", origins) as within:
                 verdicts, rest = await connection.run(within(hop))
-            is_begun = True
+            group.is_begun = True
+            self._served_at = time.monotonic()
             group.running, group.loads = (), rest + group.loads
             for load, verdict in verdicts:
                 load.settle(verdict)
@@ -313,6 +326,26 @@ class Reader:
 
         return run
 
+    async def _or_give_back(self, group: _Group, work: Awaitable[T]) -> T:
+        """Await something for a group. If it fails, let it wait again, or its loads fail.
+
+        It waits again where it has seen nothing yet and another connection can serve it: a server
+        that takes no more connections goes on with those that are open.
+        """
+        try:
+            return await work
+        except BaseException as error:
+            is_served = time.monotonic() - self._served_at < REFUSED_SECONDS
+            if is_full(error) and is_served and not group.is_begun:
+                group.reset()
+                self._groups.appendleft(group)
+                self._waiting += group.size
+                self._wake.set()
+                await asyncio.sleep(PAUSE_SECONDS)
+            else:
+                group.end(_lost())
+            raise
+
     def _take(self) -> _Group:
         group = self._groups.popleft()
         self._waiting -= group.size
@@ -322,12 +355,3 @@ class Reader:
 
 def _lost() -> Busy:
     return Busy("The service stopped or lost the database; send the request again.")
-
-
-async def _or_end(group: _Group, work: Awaitable[T]) -> T:
-    """Await something for a group. If it fails, end the group, so that its loads fail."""
-    try:
-        return await work
-    except BaseException:
-        group.end(_lost())
-        raise
