@@ -13,7 +13,7 @@ import pytest
 
 from app.errors import Busy, RateLimited, Unauthenticated
 from app.graphql_server.streams import StreamLimits
-from app.server.protocol import WebSocketProtocol
+from app.server.websocket import WebSocketProtocol
 from app.settings import Settings
 from tests.support.live import (
     closing,

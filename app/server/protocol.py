@@ -1,37 +1,34 @@
-"""Uvicorn's protocols for HTTP/1.1 and WebSocket, with time limits and a graceful shutdown.
+"""Uvicorn's protocol for HTTP/1.1, with time limits and a graceful shutdown.
 
 Uvicorn lets a client take any time to send a request. At a shutdown it closes idle connections at
 once, so a request that arrives at that moment is reset instead of answered.
 """
 
 import asyncio
-import logging
 from collections import deque
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import unquote
 
 import httptools
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import Scope
-from uvicorn._types import ASGISendEvent
 from uvicorn.lifespan.on import LifespanOn, LifespanSendMessage
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
-from websockets.protocol import State
 
 from app.expiry import Expiry
 from app.server.exchange import Exchange
+from app.server.refusals import (
+    BODY_TOO_LARGE,
+    ENDING,
+    HEAD_TOO_LARGE,
+    TOO_SLOW,
+    bad_request,
+)
+from app.server.websocket import WebSocketProtocol
 from app.settings import Settings
 from app.store.errors import DatabaseUnusable
-
-# At INFO three lines would say of each connection that it was accepted, opened and closed. Not a
-# child of Uvicorn's loggers: its logging configuration resets the level of those.
-_websocket_log: Final = logging.getLogger(f"{__name__}.websocket")
-_websocket_log.setLevel(logging.WARNING)
 
 _MAX_PIPELINED: Final = 32
 """Requests that may wait for the answer to one before them. The bytes of a small one, which come
@@ -43,31 +40,7 @@ _GRACE_SECONDS: Final = 30
 _WAKING_BYTES: Final = 16 * 1024
 """Less than Uvicorn holds of a body before it stops to read."""
 
-_BAD_REQUEST: Final = (
-    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b"
-)
-_TWO_BYTES: Final = 126
-_EIGHT_BYTES: Final = 65_536
-"""From these sizes on, the length of a frame takes so many bytes beside the usual one."""
-
 _NO_HTTP: Final = "Invalid HTTP request received."
-_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_HEAD_TOO_LARGE: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"Connection: close\r\nContent-Length: 0\r\n\r\n"
-)
-_BODY_TOO_LARGE: Final = (
-    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-)
-_ENDING: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Connection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
-)
-
-
-def _bad_request(message: str) -> bytes:
-    return _BAD_REQUEST % (len(message), message.encode())
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -98,7 +71,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self.logger.warning(_NO_HTTP)
-            self._end_input(_bad_request(_NO_HTTP))
+            self._end_input(bad_request(_NO_HTTP))
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade(rest=data[upgrade.args[0] :])
         else:
@@ -109,9 +82,9 @@ class HttpProtocol(HttpToolsProtocol):
         """End what goes on and on: the parser holds a field, and the service its fields, whole."""
         if self._is_receiving and self._has_head:
             if self._message_bytes > self.config.max_message_bytes:
-                self._end_input(_BODY_TOO_LARGE)
+                self._end_input(BODY_TOO_LARGE)
         elif self._message_bytes > self.config.max_head_bytes:
-            self._end_input(_HEAD_TOO_LARGE)
+            self._end_input(HEAD_TOO_LARGE)
 
     def _end_input(self, refusal: bytes = b"") -> None:
         """Read nothing more: what comes is no request, or one too many.
@@ -256,14 +229,14 @@ class HttpProtocol(HttpToolsProtocol):
         super()._unset_keepalive_if_required()
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(_bad_request(msg))
+        self.transport.write(bad_request(msg))
         self.transport.close()
 
     def handle_websocket_upgrade(self) -> None:
         self._is_receiving = False
         self._clear_deadline()
         if self._is_draining:
-            self.transport.write(_ENDING)
+            self.transport.write(ENDING)
             self.transport.close()
         else:
             super().handle_websocket_upgrade()
@@ -308,7 +281,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._bound_receiving()  # an answer is under way, to this request or one before it
             return
         if self.headers is not None and not self._has_head:  # some of a head has arrived
-            self.transport.write(_TOO_SLOW)
+            self.transport.write(TOO_SLOW)
         self.transport.close()
 
 
@@ -317,55 +290,6 @@ def _target(url: bytes) -> tuple[bytes, str, bytes]:
     parsed = httptools.parse_url(url)
     path: bytes = parsed.path
     return path, unquote(path.decode("ascii")), parsed.query or b""
-
-
-class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """The WebSocket of one client: Uvicorn's protocol with bounds on its memory."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.logger = self.conn.logger = _websocket_log
-
-    def data_received(self, data: bytes) -> None:
-        """Refuse a handshake that the library cannot read; Uvicorn would leave it unanswered."""
-        super().data_received(data)
-        if self.conn.handshake_exc and not self.transport.is_closing():
-            refusal = b"".join(self.conn.data_to_send()) or _bad_request("A handshake has no body.")
-            self.transport.write(refusal)
-            self.transport.close()
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send a message; a text without the steps that only other messages need."""
-        text = message.get("text") if message["type"] == "websocket.send" else None
-        if text is None or self.conn.extensions or self.conn.state is not State.OPEN:
-            await super().send(message)
-            return
-        await self.writable.wait()
-        if self.disconnected or self.conn.state is not State.OPEN:
-            raise ClientDisconnected
-        self.transport.write(_text_frame(str(text).encode()))
-
-    def handle_ping(self) -> None:
-        """Answer, unless the client does not read: it may skip answers (RFC 6455 section 5.5.3)."""
-        if self.writable.is_set():
-            super().handle_ping()
-        else:
-            self.conn.data_to_send()
-
-    def handle_cont(self, event: Frame) -> None:
-        """Take the next frame of a message. Drop empty ones: they take memory but have no size."""
-        if event.data or event.fin:
-            super().handle_cont(event)
-
-
-def _text_frame(data: bytes) -> bytes:
-    """Return a message of one frame, which a server does not mask (RFC 6455 section 5.2)."""
-    size = len(data)
-    if size < _TWO_BYTES:
-        return b"\x81%c%b" % (size, data)
-    if size < _EIGHT_BYTES:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2), data)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8), data)
 
 
 class Lifespan(LifespanOn):
