@@ -444,6 +444,35 @@ async def test_subscriptions_are_limited_by_connection_and_by_token(narrow: Sett
             assert {(await receive(two))["id"] for _ in range(2)} == {"d", "f"}
 
 
+async def test_the_documents_that_the_subscriptions_of_a_token_keep_are_limited(
+    origin: str, author: Client
+) -> None:
+    ticket_id = await author.create_ticket()
+    documents = [f"{FOLLOW} # {number} ".ljust(60_000, ".") for number in range(3)]
+    async with (
+        web_socket(origin, author.token) as one,
+        web_socket(origin, author.token) as two,
+    ):
+        await follow(one, "a", documents[0], ticketId=ticket_id)
+        await follow(one, "b", documents[1], ticketId=ticket_id)
+        await follow(two, "c", documents[1], ticketId=ticket_id)
+
+        await subscribe(two, "d", documents[2], ticketId=ticket_id)
+        [error] = (await receive(two))["payload"]
+        assert error["extensions"]["code"] == "TOO_MANY_SUBSCRIPTIONS"
+        assert "would have 180000 characters; the limit is 131072" in error["message"]
+
+        await send(one, id="b", type="complete")
+        await send(one, type="ping")
+        await receive(one)
+        await subscribe(two, "e", documents[2], ticketId=ticket_id)
+        assert (await receive(two))["type"] == "error", "the other connection has it still"
+        await send(two, id="c", type="complete")
+        await send(two, type="ping")
+        await receive(two)
+        await follow(two, "f", documents[2], ticketId=ticket_id)
+
+
 # How they end
 
 

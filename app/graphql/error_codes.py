@@ -43,7 +43,10 @@ ERROR_CODES: Final = {
         "The token has sent more than it may in a minute, or the address too much without a valid "
         "token. Send it again after the seconds in `extensions.retryAfter`."
     ),
-    "TOO_MANY_SUBSCRIPTIONS": "The token has as many subscriptions open as it may. End one first.",
+    "TOO_MANY_SUBSCRIPTIONS": (
+        "The token has as many subscriptions open as it may, or too many different documents of "
+        "them. End one first."
+    ),
     "RECONNECT": "The stream ends though there is more. Subscribe again after the last cursor.",
     "INTERNAL": "A fault of the service. Its log has more, under `extensions.requestId`.",
 }

@@ -9,7 +9,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from app.graphql_server.documents import Documents
 from app.graphql_server.errors import RequestErrors
 from app.graphql_server.events import Event
 from app.graphql_server.execution import Executor, event_of
+from app.graphql_server.kept_documents import KeptDocuments
 from app.graphql_server.parser import Operation, select_operation
 from app.http import idempotency_key, note, require_idempotency_key
 from app.json_text import encode_json
@@ -121,6 +122,7 @@ class Operations(Generic[ViewerT]):
     contexts: Contexts[ViewerT]
     deadline: Expiry
     limits: Limits[ViewerT] | None = None
+    kept_documents: KeptDocuments = field(default_factory=KeptDocuments)
 
     async def find(self, scope: Scope, viewer: ViewerT, parameters: Parameters) -> Operation:
         """Return the operation, and spend its cost. Raises ServiceError and RequestErrors."""
@@ -184,11 +186,11 @@ class Operations(Generic[ViewerT]):
         """Return the events of an operation of any kind. Raises ServiceError and RequestErrors."""
         if operation.kind is not OperationType.SUBSCRIPTION:
             key = key_of(operation, scope, parameters)
-            executed = self.execute(scope, viewer, operation, parameters, key)
-            return _once(self.contexts.turn(viewer, executed))
+            execute = partial(self.execute, scope, viewer, operation, parameters, key)
+            return _once(lambda: self.contexts.turn(viewer, execute()))
         _require_small(parameters)
         context = self.contexts.subscription(scope, viewer)
-        return await self.executor.subscribe(
+        events = await self.executor.subscribe(
             operation,
             parameters.variables,
             context,
@@ -196,6 +198,8 @@ class Operations(Generic[ViewerT]):
             parameters.extensions,
             around_event=partial(self.contexts.event, context),
         )
+        self.kept_documents.keep(viewer, operation.text, events)
+        return events
 
 
 async def _document(executed: Awaitable[Result]) -> Result | bytes:
@@ -204,8 +208,8 @@ async def _document(executed: Awaitable[Result]) -> Result | bytes:
     return result if result.errors else encode_json({"data": result.data})
 
 
-async def _once(result: Awaitable[Result | bytes]) -> AsyncGenerator[Event]:
-    found = await result
+async def _once(execute: Callable[[], Awaitable[Result | bytes]]) -> AsyncGenerator[Event]:
+    found = await execute()
     yield Event(found) if isinstance(found, bytes) else event_of(found)
 
 
